@@ -1,0 +1,150 @@
+"""From scenes to training batches. Batch k is a function of (seed, k) alone, so a run resumes where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from d2a2_core.data.reduction import reduce_depth
+from d2a2_core.data.shapes import RGBD, sample_scene
+
+
+class SceneSource(Protocol):
+    """Where training pairs come from: scene ``index`` of an endless, repeatable sequence."""
+
+    def scene(self, index: int, crop: int) -> RGBD:
+        """A pair of at least (crop, crop) pixels."""
+        ...
+
+
+class ShapeScenes:
+    """Endless layered shapes (:mod:`d2a2_core.data.shapes`), made on the fly."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def scene(self, index: int, crop: int) -> RGBD:
+        """A scene slightly larger than the crop, so that shapes are cut by its border."""
+        return sample_scene(crop + 32, np.random.default_rng([self.seed, index]))
+
+
+class PairScenes:
+    """A fixed list of pairs (NYUv2, a generated folder), visited in a new seeded order every epoch.
+
+    Args:
+        pairs: anything indexable whose items have ``guide`` uint8 (H, W, 3) and ``depth`` float32 (H, W).
+        seed: of the orders.
+    """
+
+    def __init__(self, pairs: Sequence, seed: int) -> None:
+        if not len(pairs):
+            raise ValueError("expected at least one pair to train on, got none")
+        self.pairs = pairs
+        self.seed = seed
+
+    def scene(self, index: int, crop: int) -> RGBD:
+        """Pair ``index`` of the endless sequence of epochs.
+
+        Raises:
+            ValueError: the pair is smaller than the crop.
+        """
+        epoch, position = divmod(index, len(self.pairs))
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.pairs))
+        pair = self.pairs[int(order[position])]
+        if min(pair.depth.shape) < crop:
+            raise ValueError(f"pair {getattr(pair, 'name', position)} is {pair.depth.shape}, smaller than crop {crop}")
+        return RGBD(pair.guide, pair.depth)
+
+
+class TrainingBatches(Dataset):
+    """Batches by number: a dict of ``guide`` (B, 3, P, P) in [0, 1], ``lr`` (B, 1, P/s, P/s), ``hr`` (B, 1, P, P).
+
+    Depth is normalised by the HR crop's own range, as in the paper, or by a random wider one (``range_jitter``): a crop of
+    a benchmark image seldom spans the range of its image. Batches of different scales alternate at random.
+
+    Args:
+        source: of scenes.
+        scales: one is drawn per batch.
+        crop: P, a multiple of the largest scale.
+        batch_size: B, of this process.
+        seed: of crops, flips and scales.
+        rank, world: this process and the number of processes of a distributed run, which share each batch number.
+        range_jitter: probability of the wider range.
+        misalign: probability of a depth map that is slightly soft and off its colour, as captured depth is.
+    """
+
+    def __init__(
+        self,
+        source: SceneSource,
+        scales: Sequence[int],
+        crop: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        range_jitter: float = 0.0,
+        misalign: float = 0.0,
+    ) -> None:
+        if crop % max(scales):
+            raise ValueError(f"crop ({crop}) must be a multiple of the largest scale ({max(scales)})")
+        self.source, self.scales, self.crop, self.batch_size = source, tuple(scales), crop, batch_size
+        self.seed, self.rank, self.world = seed, rank, world
+        self.range_jitter, self.misalign = range_jitter, misalign
+
+    def __getitem__(self, batch: int) -> dict[str, Tensor]:
+        scale = self.scales[np.random.default_rng([self.seed, batch, 0]).integers(len(self.scales))]
+        first = (batch * self.world + self.rank) * self.batch_size
+        samples = [self._sample(first + i, scale) for i in range(self.batch_size)]
+        return {key: torch.from_numpy(np.stack([s[key] for s in samples])) for key in samples[0]}
+
+    def _sample(self, index: int, scale: int) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng([self.seed, index, 1])
+        scene = random_crop(self.source.scene(index, self.crop), self.crop, rng)
+        depth = scene.depth
+        if rng.random() < self.misalign:
+            depth = misaligned(depth, rng)
+        lr = reduce_depth(depth, scale)
+        lo, hi = float(depth.min()), float(depth.max())
+        span = max(hi - lo, 1e-3)
+        if rng.random() < self.range_jitter:
+            wide = span * rng.uniform(1, 4)
+            lo -= rng.random() * (wide - span)
+            span = wide
+        return {
+            "guide": np.ascontiguousarray(scene.color.transpose(2, 0, 1)).astype(np.float32) / 255,
+            "lr": (lr[None] - lo) / np.float32(span),
+            "hr": (depth[None] - lo) / np.float32(span),
+        }
+
+
+def random_crop(scene: RGBD, crop: int, rng: np.random.Generator) -> RGBD:
+    """A (crop, crop) window; flipped left-right, upside down and transposed with p = 0.5 each."""
+    height, width = scene.depth.shape
+    top, left = rng.integers(height - crop + 1), rng.integers(width - crop + 1)
+    window = np.s_[top : top + crop, left : left + crop]
+    color, depth = scene.color[window], scene.depth[window]
+    if rng.random() < 0.5:
+        color, depth = color[:, ::-1], depth[:, ::-1]
+    if rng.random() < 0.5:
+        color, depth = color[::-1], depth[::-1]
+    if rng.random() < 0.5:
+        color, depth = color.transpose(1, 0, 2), depth.T
+    return RGBD(np.ascontiguousarray(color), np.ascontiguousarray(depth))
+
+
+def misaligned(depth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Depth (H, W) shifted smoothly by up to about 3 px against its colour, its edges softened by up to about 1.5 px."""
+    from scipy.ndimage import gaussian_filter, map_coordinates, zoom
+
+    shape = depth.shape
+    amount = rng.uniform(0.3, 2.0)
+    cells = int(rng.integers(3, 14))
+    fields = [zoom(rng.normal(0, amount, (cells, cells)), (shape[0] / cells, shape[1] / cells), order=1) for _ in "yx"]
+    rows, cols = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in shape), indexing="ij")
+    warped = map_coordinates(depth, (rows + fields[0], cols + fields[1]), order=0, mode="nearest")
+    return gaussian_filter(warped, rng.uniform(0.0, 1.5)).astype(np.float32)

@@ -1,0 +1,96 @@
+"""The compact variant of D2A2 for CPUs and small boards, and building any model from its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from d2a2_core.network.d2a2 import (
+    SCALES,
+    D2A2,
+    FusionStage,
+    ResidualBlock,
+    ShallowDepthFeatures,
+    check_inputs,
+    conv3x3,
+)
+
+
+class D2A2Lite(nn.Module):
+    """D2A2 with every convolution at a quarter of the resolution, for any of the scales 4, 8, 16 with one set of weights.
+
+    The guide enters by space-to-depth (no colour is lost), three stages of DDA + MFA follow, each refined by a residual
+    block, and PixelShuffle(4) gives the full resolution, added to the bicubic enlargement as in D2A2.
+
+    Args:
+        scales: the scales it is trained for, ascending.
+        channels: C of all features.
+        blocks: residual blocks of the shallow depth features.
+        groups: offset groups of the deformable convolutions.
+        backend: of the deformable convolution, see :mod:`d2a2_core.network.deformable`.
+    """
+
+    def __init__(
+        self,
+        scales: Sequence[int] = SCALES,
+        channels: int = 48,
+        blocks: int = 4,
+        groups: int = 8,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        if not scales or any(scale not in SCALES for scale in scales):
+            raise ValueError(f"scales must be some of {SCALES}, got {tuple(scales)}")
+        self.scales = tuple(sorted(scales))
+        self.config: dict[str, Any] = {
+            "model": "d2a2-lite", "scales": list(self.scales), "channels": channels, "blocks": blocks, "groups": groups,
+        }  # fmt: skip
+        self.guide_head = nn.Sequential(
+            nn.PixelUnshuffle(4), conv3x3(48, channels), nn.ReLU(), conv3x3(channels, channels)
+        )
+        self.guide_levels = nn.ModuleList(
+            nn.Sequential(nn.ReLU(), conv3x3(channels, channels)) for _ in range(2)
+        )  # each stage sees the guide one convolution deeper
+        self.shallow = ShallowDepthFeatures(channels, blocks)
+        self.stages = nn.ModuleList(FusionStage(channels, groups, backend=backend) for _ in range(3))
+        self.refine = nn.ModuleList(ResidualBlock(channels) for _ in range(3))
+        self.tail = nn.Sequential(
+            conv3x3(channels, channels), nn.LeakyReLU(0.2), conv3x3(channels, 16), nn.PixelShuffle(4)
+        )
+        nn.init.zeros_(self.tail[2].weight)  # starts out as the bicubic enlargement
+        nn.init.zeros_(self.tail[2].bias)
+
+    def forward(self, guide: Tensor, lr: Tensor) -> Tensor:
+        """As :meth:`D2A2.forward`: guide (B, 3, H, W) in [0, 1], lr (B, 1, H/s, W/s) in [0, 1] -> (B, 1, H, W)."""
+        scale = check_inputs(guide, lr, self.scales)
+        if scale > 4:
+            lr = F.interpolate(lr, scale_factor=scale // 4, mode="bicubic", align_corners=False)
+        level = self.guide_head(guide)
+        depth = self.shallow(lr)
+        for i, (stage, refine) in enumerate(zip(self.stages, self.refine, strict=True)):
+            if i:
+                level = self.guide_levels[i - 1](level)
+            depth = refine(stage(level, depth))
+        return self.tail(depth) + F.interpolate(lr, scale_factor=4, mode="bicubic", align_corners=False)
+
+
+MODELS = {"d2a2": D2A2, "d2a2-lite": D2A2Lite}
+
+
+def build_model(config: dict[str, Any], backend: str = "auto") -> D2A2 | D2A2Lite:
+    """Builds a model from a ``config`` as the models themselves carry it.
+
+    Raises:
+        ValueError: unknown "model", or options that the model does not have.
+    """
+    options = dict(config)
+    name = options.pop("model", None)
+    if name not in MODELS:
+        raise ValueError(f"configuration names model {name!r}; known are {sorted(MODELS)}")
+    try:
+        return MODELS[name](**options, backend=backend)
+    except TypeError as error:
+        raise ValueError(f"configuration {config} does not fit {name}: {error}") from error

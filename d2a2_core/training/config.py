@@ -1,0 +1,117 @@
+"""Settings of a training run: one dataclass, presets, YAML files and overrides."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides the outcome of a run. The defaults are the paper's recipe; ``preset`` names others."""
+
+    # what is trained
+    model: dict[str, Any] = field(default_factory=lambda: {"model": "d2a2", "scale": 4})
+    init: str = ""  # weights to start from: a shipped name or a path ("" = random); another scale's will do
+    # what it is trained on
+    data: str = "nyuv2"  # nyuv2 (needs root) | shapes (generated on the fly)
+    root: str = ""  # folder of the data set
+    scales: tuple[int, ...] = (4,)  # one is drawn per batch
+    crop: int = 256
+    range_jitter: float = 0.0  # probability of normalising by a wider range than the crop's own
+    misalign: float = 0.0  # probability of a soft, shifted depth map
+    seed: int = 0
+    # how
+    batch_size: int = 4  # over all processes
+    steps: int = 100_000  # 800 training pairs / 4 * 500 epochs
+    lr: float = 1e-4
+    schedule: str = "fixed"  # fixed | cosine (to zero at the last step)
+    warmup: int = 0  # steps of linear warm-up
+    clip: float = 0.0  # largest gradient norm (0 = off)
+    ema: float = 0.0  # decay of the averaged weights that are validated and shipped (0 = off)
+    precision: str = "float32"  # float32 | bf16 | fp16 (autocast; fp16 on a GPU only)
+    # bookkeeping
+    device: str = "auto"  # auto | cpu | cuda
+    workers: int = 2  # processes that make batches; 0 = in the training process
+    threads: int = 0  # torch threads (0 = torch's default)
+    validate_every: int = 1000
+    validate_batches: int = 16  # held-out batches
+    save_every: int = 500
+    log_every: int = 50
+    tensorboard: bool = True
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "lite": {
+        "model": {"model": "d2a2-lite"}, "data": "shapes", "scales": (4, 8, 16), "crop": 192, "range_jitter": 0.5,
+        "misalign": 0.1, "batch_size": 8, "steps": 5000, "lr": 1e-3, "schedule": "cosine", "warmup": 100, "clip": 1.0,
+        "ema": 0.998, "precision": "bf16", "workers": 1, "validate_every": 500, "save_every": 100,
+    },
+}  # fmt: skip
+
+
+def make_config(
+    preset: str = "paper", file: str | Path | None = None, overrides: dict[str, Any] | None = None
+) -> TrainConfig:
+    """A preset, changed by a YAML file, changed by overrides (names of :class:`TrainConfig`'s fields).
+
+    Raises:
+        ValueError: unknown preset or setting, or a value of the wrong type; the message names it.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}; known are {sorted(PRESETS)}")
+    changes = dict(PRESETS[preset])
+    if file is not None:
+        loaded = yaml.safe_load(Path(file).read_text()) or {}
+        if not isinstance(loaded, dict):
+            raise ValueError(f"{file} must hold settings as 'name: value' lines")
+        changes |= loaded
+    changes |= overrides or {}
+    known = {f.name: getattr(TrainConfig(), f.name) for f in fields(TrainConfig)}
+    for name, value in changes.items():
+        if name not in known:
+            raise ValueError(f"unknown setting {name!r}; known are {', '.join(known)}")
+        changes[name] = _convert(name, value, known[name])
+    config = replace(TrainConfig(), **changes)
+    _check(config)
+    return config
+
+
+def save_config(config: TrainConfig, path: str | Path) -> None:
+    """Writes all settings as YAML that :func:`make_config` reads."""
+    Path(path).write_text(yaml.safe_dump(asdict(config) | {"scales": list(config.scales)}, sort_keys=False))
+
+
+def _convert(name: str, value: Any, default: Any) -> Any:
+    if isinstance(default, tuple):
+        return tuple(int(v) for v in (value if isinstance(value, (list, tuple)) else [value]))
+    if isinstance(default, float) and isinstance(value, (int, str)):  # YAML reads 1e-3 as a string
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if not isinstance(value, type(default)) or (isinstance(value, bool) != isinstance(default, bool)):
+        raise ValueError(f"setting {name!r} must be {type(default).__name__}, got {value!r}")
+    return value
+
+
+def _check(config: TrainConfig) -> None:
+    choices = {
+        "schedule": ("fixed", "cosine"),
+        "precision": ("float32", "bf16", "fp16"),
+        "device": ("auto", "cpu", "cuda"),
+        "data": ("nyuv2", "shapes"),
+    }
+    for name, allowed in choices.items():
+        if getattr(config, name) not in allowed:
+            raise ValueError(f"setting {name!r} must be one of {allowed}, got {getattr(config, name)!r}")
+    for name in ("batch_size", "steps", "crop", "validate_every", "save_every", "log_every"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"setting {name!r} must be at least 1, got {getattr(config, name)}")
+    for name in ("ema", "range_jitter", "misalign"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise ValueError(f"setting {name!r} must be in [0, 1], got {getattr(config, name)}")

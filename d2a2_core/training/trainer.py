@@ -1,0 +1,368 @@
+"""The training loop. A run lives in one folder and can be killed at any moment:
+
+    config.yaml        every setting, resolved          curve.csv       step, loss, learning rate, validation
+    provenance.json    command, revision, versions      state.pt        everything needed to go on, bit for bit on a CPU
+    last.safetensors   weights after the newest save    best.safetensors  weights with the lowest validation RMSE
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from d2a2_core.data.sampling import TrainingBatches
+from d2a2_core.network import build_model
+from d2a2_core.training.config import TrainConfig, make_config, save_config
+from d2a2_core.training.sources import training_source, validation_source
+from d2a2_core.weights import load_weights, resolve_weights, save_weights
+
+_COLUMNS = ("step", "loss", "lr", "seconds", "val_rmse", "bicubic_rmse")
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; checkpoints on disk are untouched and the message says what to do."""
+
+
+def train(config: TrainConfig, folder: str | Path, quiet: bool = False) -> Path:
+    """Trains, or goes on with the run in ``folder``; returns the path of its best weights.
+
+    Raises:
+        TrainingError: the folder holds a run with other settings, the loss is not finite, or nothing can be saved.
+    """
+    return Trainer(config, Path(folder), quiet).run()
+
+
+class Trainer:
+    """One training run. Under torchrun each process builds one; the first of them writes and prints."""
+
+    def __init__(self, config: TrainConfig, folder: Path, quiet: bool = False) -> None:
+        self.config, self.folder = config, folder
+        self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        self.main = self.rank == 0
+        self.quiet = quiet or not self.main
+        if config.batch_size % self.world:
+            raise TrainingError(f"batch_size ({config.batch_size}) must be a multiple of the {self.world} processes")
+        self.device = pick_device(config.device)
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        torch.manual_seed(config.seed)
+        self.model = self._initial_model().to(self.device, memory_format=torch.channels_last)
+        self.averaged = {k: v.detach().clone() for k, v in self.model.state_dict().items()} if config.ema else None
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
+        self.step, self.best = 0, math.inf
+        self.validation: list[dict[str, Tensor]] = []
+
+    def run(self) -> Path:
+        """The loop itself."""
+        if self.world > 1 and not dist.is_initialized():
+            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+        self._open_folder()
+        model = nn.parallel.DistributedDataParallel(self.model) if self.world > 1 else self.model
+        started, losses, board = time.monotonic(), [], self._tensorboard()
+        progress = tqdm(
+            total=self.config.steps, initial=self.step, unit="step", disable=self.quiet or not sys.stderr.isatty()
+        )
+        for batch in self._batches():
+            losses.append(self._train_step(model, batch))
+            progress.update()
+            row = {"step": self.step, "lr": self.optimizer.param_groups[0]["lr"]}
+            if self._due(self.config.log_every) or self._due(self.config.validate_every):
+                row["loss"] = float(torch.stack(losses).mean())
+                row["seconds"] = round(time.monotonic() - started, 2)
+                losses.clear()
+                if not math.isfinite(row["loss"]):
+                    raise TrainingError(
+                        f"the loss is {row['loss']} at step {self.step}; the state of an earlier step is in "
+                        f"{self.folder / 'state.pt'}. Try a lower lr, clip=1.0 or precision=float32"
+                    )
+                if self.main and self._due(self.config.validate_every):
+                    row |= self._validate(board)
+                self._log(row, board, progress)
+            if self.main and (self._due(self.config.save_every) or self.step == self.config.steps):
+                self._save()
+        progress.close()
+        if self.world > 1:
+            dist.barrier()
+            dist.destroy_process_group()
+        best = self.folder / "best.safetensors"
+        return best if best.exists() else self.folder / "last.safetensors"
+
+    # -- one step ------------------------------------------------------------------------------------------------
+
+    def _train_step(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr * learning_rate_factor(self.step, self.config)
+        model.train()
+        batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
+        with self._autocast():
+            prediction = model(batch["guide"], batch["lr"])
+        loss = l1_loss(prediction.float(), batch["hr"])
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        if self.config.clip:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(model.parameters(), self.config.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.step += 1
+        self._average()
+        return loss.detach()
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        if self.averaged is None:
+            return
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))  # follows quickly at first
+        for key, value in self.model.state_dict().items():
+            if value.is_floating_point():
+                self.averaged[key].lerp_(value, 1 - decay)
+            else:
+                self.averaged[key].copy_(value)
+
+    def _autocast(self) -> torch.autocast | nullcontext:
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.config.precision)
+        return torch.autocast(self.device.type, dtype=dtype) if dtype else nullcontext()
+
+    def _due(self, every: int) -> bool:
+        return self.step % every == 0
+
+    # -- data ----------------------------------------------------------------------------------------------------
+
+    def _batches(self) -> Iterator[dict[str, Tensor]]:
+        config = self.config
+        data = TrainingBatches(
+            training_source(config), config.scales, config.crop, config.batch_size // self.world, config.seed,
+            self.rank, self.world, config.range_jitter, config.misalign,
+        )  # fmt: skip
+        return iter(
+            DataLoader(
+                data,
+                batch_size=None,
+                sampler=range(self.step, config.steps),  # a batch is its number, so resuming is starting later
+                num_workers=config.workers,
+                pin_memory=self.device.type == "cuda",
+                prefetch_factor=4 if config.workers else None,
+                multiprocessing_context="spawn" if config.workers else None,
+            )
+        )
+
+    @torch.no_grad()
+    def _validate(self, board) -> dict[str, float]:  # noqa: ANN001 (a SummaryWriter, where installed)
+        """RMSE of the (averaged) weights and of bicubic over held-out batches, in units of the normalised range."""
+        config = self.config
+        if not self.validation:
+            data = TrainingBatches(
+                validation_source(config), config.scales, config.crop, min(config.batch_size, 8), config.seed + 1
+            )
+            self.validation = [data[i] for i in range(config.validate_batches)]
+        trained = {k: v.clone() for k, v in self.model.state_dict().items()} if self.averaged else None
+        if self.averaged:
+            self.model.load_state_dict(self.averaged)
+        self.model.eval()
+        errors, bicubic = [], []
+        for batch in self.validation:
+            guide, lr, hr = (batch[k].to(self.device) for k in ("guide", "lr", "hr"))
+            with self._autocast():
+                prediction = self.model(guide, lr).float()
+            plain = F.interpolate(lr, size=hr.shape[-2:], mode="bicubic", align_corners=False)
+            errors += rmse_per_image(prediction, hr)
+            bicubic += rmse_per_image(plain, hr)
+        if board is not None:
+            lo, hi = hr.nan_to_num().amin(), hr.nan_to_num(0).amax()
+            for name, image in (("lr", plain), ("prediction", prediction), ("truth", hr)):
+                board.add_images(name, ((image[:4] - lo) / (hi - lo)).clamp(0, 1), self.step)
+            board.add_images("guide", guide[:4], self.step)
+        if trained is not None:
+            self.model.load_state_dict(trained)
+        result = {"val_rmse": float(np.mean(errors)), "bicubic_rmse": float(np.mean(bicubic))}
+        if result["val_rmse"] < self.best:
+            self.best = result["val_rmse"]
+            self._guarded(lambda: self._save_weights("best"))
+        return result
+
+    # -- the run's folder ----------------------------------------------------------------------------------------
+
+    def _initial_model(self) -> nn.Module:
+        model = build_model(self.config.model)
+        if self.config.init:
+            start = load_weights(resolve_weights(self.config.init))
+            try:
+                model.load_state_dict(start.state_dict())
+            except RuntimeError as error:
+                raise TrainingError(f"init weights {self.config.init} do not fit the model: {error}") from error
+        return model
+
+    def _open_folder(self) -> None:
+        state = self.folder / "state.pt"
+        if state.exists():
+            saved = make_config("paper", self.folder / "config.yaml")
+            free = ("steps", "device", "workers", "threads", "log_every", "save_every", "tensorboard")
+            changed = [
+                k for k, v in vars(saved).items() if k not in free and v != getattr(self.config, k)
+            ]  # the length of a fixed-rate run may change; a cosine's may not
+            if self.config.schedule == "cosine" and saved.steps != self.config.steps:
+                changed.append("steps")
+            if changed:
+                raise TrainingError(
+                    f"{self.folder} holds a run with other settings ({', '.join(changed)}); "
+                    "go on with the same ones, or name a new folder"
+                )
+            self._restore(torch.load(state, map_location=self.device, weights_only=True))
+        if not self.main:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_config(self.config, self.folder / "config.yaml")
+        if not state.exists():
+            (self.folder / "provenance.json").write_text(json.dumps(provenance(self.config), indent=1))
+        self._trim_curve()
+
+    def _restore(self, state: dict) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.step, self.best = state["step"], state["best"]
+        if self.averaged is not None:
+            self.averaged = state["averaged"]
+        torch.set_rng_state(state["rng"].cpu())
+
+    def _save(self) -> None:
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "averaged": self.averaged,
+            "step": self.step,
+            "best": self.best,
+            "rng": torch.get_rng_state(),
+        }
+
+        def write() -> None:
+            self._save_weights("last")
+            partial = self.folder / "state.pt.partial"
+            torch.save(state, partial)
+            partial.replace(self.folder / "state.pt")
+
+        self._guarded(write)
+
+    def _save_weights(self, name: str) -> None:
+        model = build_model(self.config.model)
+        model.load_state_dict(self.averaged or self.model.state_dict())
+        card = json.loads((self.folder / "provenance.json").read_text()) | {"step": self.step}
+        save_weights(self.folder / f"{name}.safetensors", model, card)
+
+    def _guarded(self, write) -> None:  # noqa: ANN001
+        try:
+            write()
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+            raise TrainingError(
+                f"cannot save to {self.folder} at step {self.step} ({error}); the previous checkpoint is intact. "
+                "Free some disk space and start the same command again"
+            ) from error
+
+    # -- the curve -----------------------------------------------------------------------------------------------
+
+    def _trim_curve(self) -> None:
+        """Drops rows after the restored step: they will be written again."""
+        path = self.folder / "curve.csv"
+        rows = []
+        if path.exists():
+            with path.open(newline="") as file:
+                rows = [r for r in csv.DictReader(file) if r["step"] and int(r["step"]) <= self.step]
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, _COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def _log(self, row: dict, board, progress: tqdm) -> None:  # noqa: ANN001
+        if not self.main:
+            return
+        with (self.folder / "curve.csv").open("a", newline="") as file:
+            csv.DictWriter(file, _COLUMNS).writerow(row)
+        if board is not None:
+            for key in ("loss", "lr", "val_rmse"):
+                if key in row:
+                    board.add_scalar(key, row[key], self.step)
+        line = "  ".join(f"{k} {v:.5g}" for k, v in row.items())
+        if not progress.disable:
+            progress.set_postfix_str(f"loss {row['loss']:.4g}")
+        elif not self.quiet:
+            print(line, flush=True)
+
+    def _tensorboard(self):  # noqa: ANN202
+        if not (self.main and self.config.tensorboard):
+            return None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return None
+        return SummaryWriter(self.folder / "tensorboard", purge_step=self.step)
+
+
+def l1_loss(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute error over the target's finite values."""
+    valid = torch.isfinite(target)
+    return (prediction - target.nan_to_num()).abs().mul(valid).sum() / valid.sum().clamp(min=1)
+
+
+def rmse_per_image(prediction: Tensor, target: Tensor) -> list[float]:
+    """Root mean square error of each image (B, 1, H, W) over the target's finite values."""
+    valid = torch.isfinite(target)
+    squares = ((prediction - target.nan_to_num()) ** 2).mul(valid).sum(dim=(1, 2, 3))
+    return torch.sqrt(squares / valid.sum(dim=(1, 2, 3)).clamp(min=1)).tolist()
+
+
+def learning_rate_factor(step: int, config: TrainConfig) -> float:
+    """What the learning rate of 0-based ``step`` is multiplied with: linear warm-up, then fixed or half a cosine."""
+    if step < config.warmup:
+        return (step + 1) / config.warmup
+    if config.schedule == "fixed":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - config.warmup) / max(1, config.steps - config.warmup)))
+
+
+def pick_device(name: str) -> torch.device:
+    """The device a run was configured for; "auto" is this process's GPU where there is one, else the CPU."""
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise TrainingError("device 'cuda' was asked for, but torch finds no GPU; use 'auto' or 'cpu'")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    torch.cuda.set_device(device)
+    return device
+
+
+def provenance(config: TrainConfig) -> dict:
+    """What is needed to repeat the run: command, settings, git revision, versions, start time."""
+    here = Path(__file__).parent
+    try:
+        revision = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        revision = "unknown (not a git checkout)"
+    return {
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "settings": json.loads(json.dumps(vars(config))),
+        "revision": revision,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,208 @@
+"""Weights on disk: safetensors with the model's configuration and provenance inside, and the authors' checkpoints."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from d2a2_core.network import D2A2, build_model
+
+#: The folder of the weights that ship with the package.
+PRETRAINED = Path(__file__).parent / "pretrained"
+
+# The authors' names (left, a prefix of their keys) and ours. Order matters: the first prefix that fits is taken.
+_STAGE_NAMES = {
+    "LDA.calc_msl.std_mlp.mlp": "dda.domain.align.std_mlp",
+    "LDA.calc_msl.mean_mlp.mlp": "dda.domain.align.mean_mlp",
+    "conv_after_LDA": "dda.domain.conv",
+    "conv_fuse1": "dda.geometric.offset_features.0",
+    "get_offset": "dda.geometric.offset_features.2",
+    "DCN.conv_offset_mask": "dda.geometric.deform.predict",
+    "DCN": "dda.geometric.deform",
+    "conv_fuse2": "mfa.fuse",
+    "GC.conv2d": "mfa.gate.feature",
+    "GC.mask_conv2d": "mfa.gate.gate",
+    "GC.batch_norm2d": "mfa.gate.norm",
+    "attention.mul_conv1": "mfa.attention.conv1",
+    "attention.mul_conv2": "mfa.attention.conv2",
+}
+_OFFICIAL_NAMES = {
+    "LTE.conv_head": "guide_pyramid.head",
+    "LTE.slice1": "guide_pyramid.level1",
+    "LTE.slice2": "guide_pyramid.level2",
+    "LTE.slice3": "guide_pyramid.level3",
+    "mainNet.SFE.conv_head": "shallow.head",
+    "mainNet.SFE.RBs": "shallow.blocks",
+    **{f"mainNet.conv{i}{i}_head": f"stage{i}.head" for i in (1, 2, 3)},
+    **{f"mainNet.concat{i}.{k}": f"stage{i}.{v}" for i in (1, 2, 3) for k, v in _STAGE_NAMES.items()},
+    "mainNet.upsampler12.conv": "up1.0",
+    "mainNet.upsampler23.conv": "up2.0",
+    "mainNet.conv_tail1": "tail1",
+    "mainNet.conv_tail2": "tail2",
+}
+_GUIDE_HEAD = "guide_pyramid.head.0.weight"
+
+
+class WeightsError(RuntimeError):
+    """A weights file is missing, damaged, or does not fit what was asked for; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """What a weights file says about itself: ``config`` rebuilds the model, ``card`` tells where it comes from."""
+
+    config: dict[str, Any]
+    card: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """Scales the weights are for."""
+        return tuple(self.config.get("scales", ())) or (self.config["scale"],)
+
+
+def save_weights(path: str | Path, model: nn.Module, card: dict[str, Any]) -> None:
+    """Writes model.state_dict() and model.config to ``path`` (.safetensors), with a card of JSON-serialisable facts."""
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    metadata = {"format": "d2a2-1", "config": json.dumps(model.config), "card": json.dumps(card)}
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")  # a full disk leaves the old file in place
+    save_file(tensors, partial, metadata=metadata)
+    partial.replace(path)
+
+
+def read_info(path: str | Path) -> WeightsInfo:
+    """Configuration and card of a weights file, without its tensors.
+
+    Raises:
+        WeightsError: no such file, not safetensors, or not written by :func:`save_weights`.
+    """
+    with _open(path) as file:
+        metadata = file.metadata() or {}
+    if metadata.get("format") != "d2a2-1":
+        raise WeightsError(
+            f"{path} is a safetensors file, but it lacks this project's configuration (metadata format 'd2a2-1'); "
+            "authors' .pth files are read by load_official_checkpoint"
+        )
+    return WeightsInfo(json.loads(metadata["config"]), json.loads(metadata.get("card", "{}")))
+
+
+def load_weights(path: str | Path, backend: str = "auto") -> nn.Module:
+    """Builds the model of a weights file, in eval mode on the CPU.
+
+    Raises:
+        WeightsError: see :func:`read_info`; or the tensors do not fit the file's own configuration.
+    """
+    info = read_info(path)
+    with _open(path) as file:
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    try:
+        model = build_model(info.config, backend)
+        model.load_state_dict(state)
+    except (ValueError, RuntimeError) as error:
+        raise WeightsError(
+            f"the tensors in {path} do not fit its configuration {info.config}; get the file again, or use the version "
+            f"of this package that wrote it ({error})"
+        ) from error
+    return model.eval()
+
+
+def resolve_weights(name_or_path: str | Path) -> Path:
+    """Path of a weights file given by path, or by the name of one that ships with the package.
+
+    Raises:
+        WeightsError: neither exists; the message lists the names.
+    """
+    path = Path(name_or_path).expanduser()
+    shipped = PRETRAINED / f"{name_or_path}.safetensors"
+    for candidate in (path, shipped):
+        if candidate.is_file():
+            return candidate
+    raise WeightsError(
+        f"no weights {str(name_or_path)!r}: neither a file nor one of the shipped names {list_pretrained()}"
+    )
+
+
+def list_pretrained() -> list[str]:
+    """Names of the weights that ship with the package."""
+    return sorted(path.stem for path in PRETRAINED.glob("*.safetensors"))
+
+
+def sha256(path: str | Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def load_official_checkpoint(path: str | Path, scale: int, backend: str = "auto") -> D2A2:
+    """Loads a checkpoint of the paper's authors (.pth) into our D2A2, in eval mode on the CPU.
+
+    Their network is fed BGR; the channels of its first convolution are swapped here, so that the model takes RGB.
+
+    Args:
+        path: a state dict in the authors' names, with or without DataParallel's ``module.`` prefix.
+        scale: 4, 8 or 16; their files do not say it.
+
+    Raises:
+        WeightsError: missing or damaged file, or keys and shapes that are not the authors'.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise WeightsError(f"no checkpoint at {path}") from error
+    except Exception as error:  # torch.load raises a different type for each kind of damage
+        raise WeightsError(f"{path} cannot be read as a checkpoint of tensors: {error}") from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise WeightsError(f"{path} does not hold a state dict (a dict of tensors)")
+    state = from_official(state)
+    if _GUIDE_HEAD not in state:
+        raise WeightsError(f"{path} lacks LTE.conv_head.0.weight: it is not a D2A2 checkpoint")
+    blocks = sum(key.startswith("shallow.blocks") and key.endswith("conv1.weight") for key in state)
+    model = D2A2(scale, channels=state[_GUIDE_HEAD].shape[0], blocks=blocks, backend=backend)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise WeightsError(f"{path} does not fit D2A2: {error}") from error
+    return model.eval()
+
+
+def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Renames the authors' keys to ours and turns the guide from BGR to RGB. Unknown keys keep their names."""
+    renamed = {_rename(key.removeprefix("module."), _OFFICIAL_NAMES): value for key, value in state.items()}
+    return _swap_guide_channels(renamed)
+
+
+def to_official(state: dict[str, Tensor], prefix: str = "module.") -> dict[str, Tensor]:
+    """The inverse of :func:`from_official`: a state dict that the authors' own scripts load (BGR guide)."""
+    ours = {v: k for k, v in _OFFICIAL_NAMES.items()}
+    return {prefix + _rename(key, ours): value for key, value in _swap_guide_channels(state).items()}
+
+
+def _rename(key: str, names: dict[str, str]) -> str:
+    for old, new in names.items():
+        if re.match(re.escape(old) + r"(\.|$)", key):
+            return new + key[len(old) :]
+    return key
+
+
+def _swap_guide_channels(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    state = dict(state)
+    if _GUIDE_HEAD in state:
+        state[_GUIDE_HEAD] = state[_GUIDE_HEAD].flip(1)
+    return state
+
+
+def _open(path: str | Path) -> Any:
+    try:
+        return safe_open(str(path), framework="pt", device="cpu")
+    except FileNotFoundError as error:
+        raise WeightsError(f"no weights file at {path}") from error
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is not a readable safetensors file ({error}); get it again") from error
