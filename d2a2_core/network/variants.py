@@ -60,8 +60,6 @@ class D2A2Lite(nn.Module):
         self.tail = nn.Sequential(
             conv3x3(channels, channels), nn.LeakyReLU(0.2), conv3x3(channels, 16), nn.PixelShuffle(4)
         )
-        nn.init.zeros_(self.tail[2].weight)  # starts out as the bicubic enlargement
-        nn.init.zeros_(self.tail[2].bias)
 
     def forward(self, guide: Tensor, lr: Tensor) -> Tensor:
         """As :meth:`D2A2.forward`: guide (B, 3, H, W) in [0, 1], lr (B, 1, H/s, W/s) in [0, 1] -> (B, 1, H, W)."""

@@ -30,6 +30,7 @@ class TrainConfig:
     lr: float = 1e-4
     schedule: str = "fixed"  # fixed | cosine (to zero at the last step)
     warmup: int = 0  # steps of linear warm-up
+    l2_weight: float = 0.0  # of the squared error added to the L1 loss; pulls at edges, where L1 alone is content early on
     clip: float = 0.0  # largest gradient norm (0 = off)
     ema: float = 0.0  # decay of the averaged weights that are validated and shipped (0 = off)
     precision: str = "float32"  # float32 | bf16 | fp16 (autocast; fp16 on a GPU only)
@@ -49,7 +50,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "lite": {
         "model": {"model": "d2a2-lite"}, "data": "shapes", "scales": (4, 8, 16), "crop": 192, "range_jitter": 0.5,
         "misalign": 0.1, "batch_size": 8, "steps": 5000, "lr": 1e-3, "schedule": "cosine", "warmup": 100, "clip": 1.0,
-        "ema": 0.998, "precision": "bf16", "workers": 1, "validate_every": 500, "save_every": 100,
+        "l2_weight": 3.0, "ema": 0.998, "precision": "bf16", "workers": 1, "validate_every": 500, "save_every": 100,
     },
 }  # fmt: skip
 

@@ -114,7 +114,7 @@ class Trainer:
         batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
         with self._autocast():
             prediction = model(batch["guide"], batch["lr"])
-        loss = l1_loss(prediction.float(), batch["hr"])
+        loss = reconstruction_loss(prediction.float(), batch["hr"], self.config.l2_weight)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         if self.config.clip:
@@ -316,10 +316,11 @@ class Trainer:
         return SummaryWriter(self.folder / "tensorboard", purge_step=self.step)
 
 
-def l1_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute error over the target's finite values."""
+def reconstruction_loss(prediction: Tensor, target: Tensor, l2_weight: float = 0.0) -> Tensor:
+    """Mean absolute error, plus ``l2_weight`` times the mean squared one, over the target's finite values."""
     valid = torch.isfinite(target)
-    return (prediction - target.nan_to_num()).abs().mul(valid).sum() / valid.sum().clamp(min=1)
+    error = (prediction - target.nan_to_num()) * valid
+    return (error.abs() + l2_weight * error.square()).sum() / valid.sum().clamp(min=1)
 
 
 def rmse_per_image(prediction: Tensor, target: Tensor) -> list[float]:

@@ -1,0 +1,108 @@
+"""NYU Depth v2, the labelled part: from the official ``nyu_depth_v2_labeled.mat`` to pairs and to the authors' folders.
+
+Convention: the .mat is an HDF5 file written by MATLAB, so h5py sees every array with its axes reversed: ``images``
+(N, 3, W, H) uint8 RGB and ``depths`` (N, W, H) float32 metres (in the colour frame, holes already filled). Pairs are
+numbered from 0 as in the file; 0..999 train, 1000..1448 test. Needs the optional package h5py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+MAT_NAME = "nyu_depth_v2_labeled.mat"
+
+
+def open_mat(path: str | Path) -> Any:
+    """The opened HDF5 file (use it with ``with``), checked to hold what the labelled set holds.
+
+    Raises:
+        ImportError: h5py is not installed.
+        FileNotFoundError: no such file.
+        ValueError: not an HDF5 file, or not the labelled NYUv2 set.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise ImportError(f"reading {MAT_NAME} needs the package h5py: pip install h5py") from error
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"expected the official {MAT_NAME} at {path}, found no such file")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise ValueError(f"{path} is no readable HDF5 file (a broken download?): {error}") from error
+    shapes = {key: file[key].shape if key in file else None for key in ("images", "depths")}
+    images, depths = shapes["images"], shapes["depths"]
+    if images is None or depths is None or len(images) != 4 or images[1] != 3 or images[:1] + images[2:] != depths:
+        file.close()
+        raise ValueError(f"{path}: expected 'images' (N, 3, W, H) and 'depths' (N, W, H), found {shapes}")
+    return file
+
+
+def count_pairs(path: str | Path) -> int:
+    """Number of pairs in the .mat (1449 in the official one)."""
+    with open_mat(path) as file:
+        return int(file["depths"].shape[0])
+
+
+def read_pair(path: str | Path, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pair ``index``: guide (H, W, 3) uint8 RGB and depth (H, W) float32 metres."""
+    with open_mat(path) as file:
+        return _pair(file, index)
+
+
+def prepare_nyu(mat: str | Path, out: str | Path, progress: bool = True) -> int:
+    """Writes the .mat as the authors' folders: ``out/NYUv2/RGB/N.jpg`` and ``out/NYUv2/Depth/N.npy`` (float32 metres).
+
+    Pairs already there are skipped, and a file appears only when it is complete: run it again after an interruption.
+
+    Args:
+        mat: the official .mat file.
+        out: folder to hold ``NYUv2/`` (or a folder of that name).
+        progress: show a progress bar (never in a log: only on a terminal).
+
+    Returns:
+        Number of pairs written by this call.
+    """
+    base = Path(out) if Path(out).name == "NYUv2" else Path(out) / "NYUv2"
+    written = 0
+    with open_mat(mat) as file:
+        for folder in ("RGB", "Depth"):
+            (base / folder).mkdir(parents=True, exist_ok=True)
+        numbers = range(file["depths"].shape[0])
+        for index in tqdm(numbers, desc="NYUv2", unit="pair", disable=None if progress else True):
+            colour_file, depth_file = base / "RGB" / f"{index}.jpg", base / "Depth" / f"{index}.npy"
+            if colour_file.exists() and depth_file.exists():
+                continue
+            guide, depth = _pair(file, index)
+            # High quality, full chroma: the guide's edges are what the network reads.
+            jpeg = {"format": "JPEG", "quality": 97, "subsampling": 0}
+            _write_whole(colour_file, lambda stream, g=guide, o=jpeg: Image.fromarray(g).save(stream, **o))
+            _write_whole(depth_file, lambda stream, d=depth: np.save(stream, d))
+            written += 1
+    return written
+
+
+def _pair(file: Any, index: int) -> tuple[np.ndarray, np.ndarray]:
+    guide = np.ascontiguousarray(file["images"][index].transpose(2, 1, 0))
+    depth = np.ascontiguousarray(file["depths"][index].T, dtype=np.float32)
+    if guide.dtype != np.uint8:
+        raise ValueError(f"expected 'images' of uint8, got {guide.dtype}")
+    return guide, depth
+
+
+def _write_whole(path: Path, write: Callable[[Any], None]) -> None:
+    """Writes beside ``path`` and renames, so that an interrupted run leaves no half file under the final name."""
+    part = path.with_name(path.name + ".part")
+    try:
+        with open(part, "wb") as stream:
+            write(stream)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,147 @@
+"""Folder recordings: numbered colour and depth images with a calibration beside them.
+
+    000.color.jpg  000.depth.png  [000.truth.png]  ...  calibration.json     or     color.jpg  depth.png  [calibration.json]
+
+Depth and truth are uint16 PNGs in millimetres, 0 = invalid. calibration.json holds "color" and optionally "depth" with
+width, height, distortion_model, K (9 numbers) and D, as in sensor_msgs/CameraInfo, optionally "depth_to_color" with R
+(9 numbers) and t (metres), and optionally "rate_hz". Without "depth", the depth is registered to the colour image.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from d2a2_core.geometry import Camera
+
+
+class RecordingError(ValueError):
+    """The folder is not a recording, or one of its files cannot be used; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame. ``color`` uint8 RGB (H, W, 3); ``depth_mm`` uint16 (h, w), 0 invalid; ``truth`` (H, W) metres or None."""
+
+    name: str
+    color: np.ndarray
+    depth_mm: np.ndarray
+    truth: np.ndarray | None
+
+    @property
+    def depth(self) -> np.ndarray:
+        """(h, w) float32 metres, NaN where invalid."""
+        return to_metres(self.depth_mm)
+
+
+class Recording:
+    """A folder recording; ``len`` and index give its frames.
+
+    Raises:
+        RecordingError: no such folder, no frames, unpaired images, or an unusable calibration.json.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder).expanduser()
+        if not self.folder.is_dir():
+            raise RecordingError(f"no recording folder at {self.folder}")
+        colors, depths, self._truths = (self._find(kind) for kind in ("color", "depth", "truth"))
+        if not colors and not depths:
+            raise RecordingError(
+                f"{self.folder} holds no frames; expected NNN.color.jpg (or .png) beside NNN.depth.png, or color.jpg "
+                "beside depth.png"
+            )
+        unpaired = sorted(set(colors) ^ set(depths))
+        if unpaired:
+            raise RecordingError(f"{self.folder}: frames {unpaired[:5]} lack their colour or their depth image")
+        self._colors, self._depths = colors, depths
+        self.names = sorted(colors)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Frame:
+        name = self.names[index]
+        truth = self._truths.get(name)
+        return Frame(
+            name,
+            np.asarray(_open(self._colors[name]).convert("RGB")),
+            _read_mm(self._depths[name]),
+            to_metres(_read_mm(truth)) if truth else None,
+        )
+
+    @cached_property
+    def calibration(self) -> dict | None:
+        """The parsed calibration.json, or None where there is none."""
+        path = self.folder / "calibration.json"
+        if not path.exists():
+            return None
+        try:
+            return json.loads(path.read_text())
+        except ValueError as error:
+            raise RecordingError(f"{path} is not valid JSON: {error}") from error
+
+    @property
+    def rate_hz(self) -> float:
+        """Frames per second it was recorded at; 15 where the calibration does not say."""
+        return float((self.calibration or {}).get("rate_hz", 15.0))
+
+    def camera(self, which: str) -> Camera | None:
+        """The "color" or "depth" camera, or None where the calibration does not have it.
+
+        A depth camera that is not listed is the colour camera, resized to the depth image.
+        """
+        calibration = self.calibration or {}
+        if which not in calibration:
+            color = self.camera("color") if which == "depth" else None
+            height, width = self[0].depth_mm.shape if color else (0, 0)
+            return color.resized(width, height) if color else None
+        entry = calibration[which]
+        try:
+            k = [float(v) for v in entry["K"]]
+            return Camera(
+                int(entry["width"]), int(entry["height"]), k[0], k[4], k[2], k[5],
+                entry.get("distortion_model", ""), tuple(float(v) for v in entry.get("D", ())),
+            )  # fmt: skip
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise RecordingError(f"{self.folder}/calibration.json: entry {which!r} cannot be used: {error!r}") from error
+
+    @property
+    def registered(self) -> bool:
+        """Whether depth is in the colour camera's view (no transform given, or the identity)."""
+        pose = (self.calibration or {}).get("depth_to_color")
+        return not pose or bool(np.allclose(pose["R"], np.eye(3).ravel()) and np.allclose(pose["t"], 0))
+
+    def _find(self, kind: str) -> dict[str, Path]:
+        files = [p for p in sorted(self.folder.iterdir()) if p.suffix.lower() in (".png", ".jpg", ".jpeg")]
+        return {p.name.split(".")[0]: p for p in files if p.stem.split(".")[1:] == [kind]} or {
+            "0": p for p in files if p.stem == kind
+        }
+
+
+def to_metres(depth_mm: np.ndarray) -> np.ndarray:
+    """uint16 millimetres (h, w), 0 invalid -> float32 metres, NaN invalid."""
+    depth = depth_mm.astype(np.float32) / 1000
+    depth[depth_mm == 0] = np.nan
+    return depth
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        image = Image.open(path)
+        image.load()
+    except (OSError, UnidentifiedImageError) as error:
+        raise RecordingError(f"{path} cannot be read as an image: {error}") from error
+    return image
+
+
+def _read_mm(path: Path) -> np.ndarray:
+    image = np.asarray(_open(path))
+    if image.ndim != 2 or image.dtype not in (np.uint16, np.int32):
+        raise RecordingError(f"{path} must be a 16-bit greyscale PNG in millimetres, got {image.shape} {image.dtype}")
+    return image.astype(np.uint16)

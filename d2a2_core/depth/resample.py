@@ -1,0 +1,103 @@
+"""Moving depth between grids without letting invalid pixels in.
+
+Convention: two images of the same view cover the same rectangle, so pixel centres relate by
+u' = (u + 0.5) * W' / W - 0.5 (pixel centres at integers).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def nearest_pixel(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, C, h, w) -> (B, C, H, W) over the same rectangle: the pixel whose cell the target's centre lies in."""
+    return F.interpolate(image, size=size, mode="nearest-exact")
+
+
+def regrid(depth: Tensor, size: tuple[int, int], cell: tuple[float, float] | None = None) -> Tensor:
+    """Brings depth onto another grid, finer or coarser along each axis, with respect for invalid pixels.
+
+    Args:
+        depth: (B, 1, h, w), NaN where invalid.
+        size: (H, W) of the new grid; both grids start in the same corner.
+        cell: height and width of a new pixel in old pixels. Default: (h / H, w / W), the same rectangle. A grid that
+            reaches beyond the old one keeps what its last cells do cover.
+
+    Returns:
+        (B, 1, H, W), NaN where a cell holds too few valid values.
+    """
+    height, width = depth.shape[-2:]
+    cell_y, cell_x = cell or (height / size[0], width / size[1])
+    depth = masked_area(
+        depth, (size[0] if cell_y > 1 else height, size[1] if cell_x > 1 else width), (max(cell_y, 1), max(cell_x, 1))
+    )
+    return masked_bilinear(depth, size, (min(cell_y, 1), min(cell_x, 1)))
+
+
+def masked_area(depth: Tensor, size: tuple[int, int], cell: tuple[float, float], min_share: float = 0.25) -> Tensor:
+    """Mean of the valid values in every target cell; cells are at least one source pixel large, fractions included.
+
+    Args:
+        depth: (B, 1, h, w), NaN where invalid.
+        size: (H, W) cells, from the top left corner on.
+        cell: their height and width in source pixels.
+        min_share: a cell less than this share of whose covered area is valid becomes NaN.
+
+    Returns:
+        (B, 1, H, W).
+    """
+    if size == tuple(depth.shape[-2:]) and tuple(cell) == (1, 1):
+        return depth
+    rows = _overlap(depth.shape[-2], size[0], cell[0], depth)
+    cols = _overlap(depth.shape[-1], size[1], cell[1], depth)
+    valid = torch.isfinite(depth).to(depth.dtype)
+    weight = rows @ valid @ cols.T
+    total = rows @ depth.nan_to_num(0.0) @ cols.T
+    covered = rows.sum(1)[:, None] * cols.sum(1)[None]
+    # The tiny margin keeps rounding of a share of exactly min_share from deciding.
+    return torch.where(weight >= covered * min_share - 1e-4, total / weight, torch.nan)
+
+
+def masked_bilinear(depth: Tensor, size: tuple[int, int], cell: tuple[float, float], max_step: float = 0.05) -> Tensor:
+    """Samples depth at the centres of finer cells: bilinear on smooth surfaces, else the nearest pixel's own value.
+
+    Mixing across a depth edge would make flying pixels and mixing with a hole would spread it, so four neighbours that
+    are not all valid, or further apart than ``max_step`` of the nearest of them, are not mixed.
+
+    Args:
+        depth: (B, 1, h, w), NaN where invalid.
+        size: (H, W) cells, from the top left corner on.
+        cell: their height and width in source pixels, at most 1.
+
+    Returns:
+        (B, 1, H, W), NaN where the nearest pixel is invalid.
+    """
+    if size == tuple(depth.shape[-2:]) and tuple(cell) == (1, 1):
+        return depth
+    y0, y1, fy = _neighbours(depth.shape[-2], size[0], cell[0], depth)
+    x0, x1, fx = _neighbours(depth.shape[-1], size[1], cell[1], depth)
+    top, bottom = depth[..., y0, :], depth[..., y1, :]
+    corners = torch.stack((top[..., x0], top[..., x1], bottom[..., x0], bottom[..., x1]))
+    fy = fy[:, None]
+    weights = torch.stack(((1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx))[:, None, None]
+    low, high = corners.amin(0), corners.amax(0)  # NaN if any corner is
+    nearest = corners.gather(0, weights.argmax(0).expand(corners.shape[1:])[None])[0]
+    return torch.where((high - low) <= max_step * low, (weights * corners).sum(0), nearest)
+
+
+def _overlap(source: int, target: int, cell: float, like: Tensor) -> Tensor:
+    """(target, source): how much of each source pixel lies in each target cell."""
+    edges = torch.arange(target + 1, device=like.device, dtype=torch.float64) * cell
+    pixels = torch.arange(source, device=like.device, dtype=torch.float64)
+    overlap = torch.minimum(edges[1:, None], pixels + 1) - torch.maximum(edges[:-1, None], pixels)
+    return overlap.clamp(min=0).to(like.dtype)
+
+
+def _neighbours(source: int, target: int, cell: float, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Indices (target,) of the two source pixels around each target centre, and the weight of the second."""
+    at = (torch.arange(target, device=like.device, dtype=torch.float64) + 0.5) * cell - 0.5
+    at = at.clamp(0, source - 1)
+    first = at.floor().long()
+    return first, (first + 1).clamp(max=source - 1), (at - first).to(like.dtype)

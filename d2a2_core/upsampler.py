@@ -1,0 +1,206 @@
+"""DepthUpsampler: the one inference entry. Any pair of sizes in, HR depth with provenance out."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from d2a2_core.depth import fill_holes, invalid_to_nan, nearest_pixel, regrid, valid_range, within_distance
+from d2a2_core.weights import load_weights, resolve_weights
+
+PRECISIONS = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
+MAX_RATIO = 32
+
+
+class Provenance(IntEnum):
+    """Where the depth of a pixel comes from."""
+
+    NONE = 0  #: no depth (NaN): no measurement within ``max_fill_px``
+    MEASURED = 1  #: the LR cell that the pixel lies in held a measurement
+    FILLED = 2  #: a hole, at most ``max_fill_px`` from a measured pixel
+
+
+@dataclass(frozen=True)
+class UpsampledDepth:
+    """Result of :meth:`DepthUpsampler.upsample`.
+
+    Attributes:
+        depth: (H, W) float32 metres along z, NaN where there is none.
+        provenance: (H, W) uint8, values of :class:`Provenance`.
+        scale: the trained scale that was used.
+    """
+
+    depth: np.ndarray
+    provenance: np.ndarray
+    scale: int
+
+
+class DepthUpsampler:
+    """Brings depth to the resolution of the colour image of the same view.
+
+    Args:
+        model: a D2A2 or D2A2Lite (anything with ``scales`` and ``forward(guide, lr)``).
+        device: "auto" (the GPU where there is one), "cpu", "cuda", "cuda:1", ...
+        precision: of the network alone: "float32", "float16", "bfloat16", or "auto": float16 on a GPU, else float32.
+        max_fill_px: holes are filled up to this many pixels of the colour image away from the nearest measured pixel.
+        scale: 0 takes the trained scale nearest to the ratio of the sizes; another value forces that scale.
+
+    Raises:
+        ValueError: unknown device or precision, or a scale that the model is not trained for.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        device: str = "auto",
+        precision: str = "auto",
+        max_fill_px: float = 16.0,
+        scale: int = 0,
+    ) -> None:
+        self.device = _resolve_device(device)
+        self.precision = _resolve_precision(precision, self.device)
+        self.scales: tuple[int, ...] = tuple(model.scales)
+        if scale and scale not in self.scales:
+            raise ValueError(f"scale {scale} was asked for, but these weights are for {self.scales}; 0 chooses")
+        self.scale = scale
+        self.max_fill_px = max_fill_px
+        self.model = model.eval().requires_grad_(False).to(self.device)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        device: str = "auto",
+        precision: str = "auto",
+        max_fill_px: float = 16.0,
+        scale: int = 0,
+        backend: str = "auto",
+    ) -> DepthUpsampler:
+        """Loads weights that ship with the package (by name) or a .safetensors file (by path).
+
+        ``backend`` is the deformable convolution's; the other arguments are the class's.
+
+        Raises:
+            WeightsError: no such weights, or they are damaged.
+        """
+        model = load_weights(resolve_weights(name_or_path), backend)
+        return cls(model, device, precision, max_fill_px, scale)
+
+    def upsample(self, color: np.ndarray, depth: np.ndarray) -> UpsampledDepth:
+        """Upsamples one pair.
+
+        Args:
+            color: (H, W, 3) uint8 RGB.
+            depth: (h, w) metres along z; NaN, 0, negative and infinite values are invalid. Same view as ``color``, and
+                H / h and W / w each from 1 to 32, whole or not.
+
+        Raises:
+            ValueError: wrong shape, type or ratio; the message says what was expected and what came.
+        """
+        color, depth = np.asarray(color), np.asarray(depth)
+        if color.ndim != 3 or color.shape[2] != 3 or color.dtype != np.uint8:
+            raise ValueError(f"expected color (H, W, 3) uint8 RGB, got {color.shape} {color.dtype}")
+        if depth.ndim != 2 or not np.issubdtype(depth.dtype, np.floating):
+            hint = "; divide millimetres by 1000" if np.issubdtype(depth.dtype, np.integer) else ""
+            raise ValueError(f"expected depth (h, w) float metres, got {depth.shape} {depth.dtype}{hint}")
+        out, provenance, scale = self.upsample_tensors(
+            torch.from_numpy(np.ascontiguousarray(color)).permute(2, 0, 1)[None],
+            torch.from_numpy(np.ascontiguousarray(depth, np.float32))[None, None],
+        )
+        return UpsampledDepth(out[0, 0].cpu().numpy(), provenance[0, 0].cpu().numpy(), scale)
+
+    @torch.inference_mode()
+    def upsample_tensors(self, color: Tensor, depth: Tensor) -> tuple[Tensor, Tensor, int]:
+        """Upsamples a batch; the tensor back of :meth:`upsample`.
+
+        Args:
+            color: (B, 3, H, W) RGB, uint8 or float in [0, 1], on any device.
+            depth: (B, 1, h, w) metres, invalid as in :meth:`upsample`.
+
+        Returns:
+            depth (B, 1, H, W) float32 metres with NaN, provenance (B, 1, H, W) uint8, and the scale that was used; the
+            tensors are on the upsampler's device.
+        """
+        size = tuple(color.shape[-2:])
+        scale = self.choose_scale(size, tuple(depth.shape[-2:]))
+        measured = invalid_to_nan(depth.to(self.device, non_blocking=True))
+        guide = color.to(self.device, non_blocking=True)
+        guide = guide.float() / 255 if guide.dtype == torch.uint8 else guide.float()
+
+        lr = self._to_lr_grid(measured, size, scale)
+        depth_range = valid_range(lr)
+        padding = (0, -size[1] % scale, 0, -size[0] % scale)
+        hr = self._run_network(F.pad(guide, padding, mode="replicate"), depth_range.normalise(fill_holes(lr)))
+        hr = depth_range.restore(hr[..., : size[0], : size[1]])
+        # Beyond the measured range a network only guesses; a tenth of the span leaves room for thin, blurred objects.
+        hr = hr.clamp(
+            (depth_range.lo - 0.1 * depth_range.span).clamp(min=1e-3), depth_range.lo + 1.1 * depth_range.span
+        )
+        provenance = self._provenance(measured, size)
+        return torch.where(provenance != Provenance.NONE, hr, torch.nan), provenance, scale
+
+    def choose_scale(self, size: tuple[int, int], lr_size: tuple[int, int]) -> int:
+        """The trained scale nearest (as a factor) to the ratio of colour size (H, W) and depth size (h, w).
+
+        Raises:
+            ValueError: a ratio outside 1 to 32.
+        """
+        ratios = [hr / max(lr, 1) for hr, lr in zip(size, lr_size, strict=True)]
+        if min(lr_size) < 1 or min(ratios) < 1 or max(ratios) > MAX_RATIO:
+            raise ValueError(
+                f"colour {size[1]}x{size[0]} over depth {lr_size[1]}x{lr_size[0]} is a ratio of "
+                f"{ratios[1]:.3g} x {ratios[0]:.3g}; expected 1 to {MAX_RATIO} along each axis, for images of the same view"
+            )
+        if self.scale:
+            return self.scale
+        ratio = math.log(math.sqrt(ratios[0] * ratios[1]))
+        return min(self.scales, key=lambda scale: abs(math.log(scale) - ratio))
+
+    def _to_lr_grid(self, depth: Tensor, size: tuple[int, int], scale: int) -> Tensor:
+        """Depth on the network's LR grid: one cell per ``scale`` x ``scale`` pixels of the padded guide."""
+        target = tuple(-(-length // scale) for length in size)
+        cell = tuple(scale * lr / hr for lr, hr in zip(depth.shape[-2:], size, strict=True))
+        return regrid(depth, target, cell)
+
+    def _run_network(self, guide: Tensor, lr: Tensor) -> Tensor:
+        dtype = PRECISIONS[self.precision]
+        with torch.autocast(self.device.type, dtype=dtype) if dtype else nullcontext():
+            return self.model(guide, lr).float()
+
+    def _provenance(self, measured: Tensor, size: tuple[int, int]) -> Tensor:
+        known = nearest_pixel(torch.isfinite(measured).to(torch.float32), size) > 0.5
+        reachable = within_distance(known, self.max_fill_px)
+        provenance = torch.full(known.shape, int(Provenance.NONE), dtype=torch.uint8, device=known.device)
+        provenance[reachable] = int(Provenance.FILLED)
+        provenance[known] = int(Provenance.MEASURED)
+        return provenance
+
+
+def _resolve_device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"unknown device {device!r}; use 'auto', 'cpu', 'cuda' or 'cuda:N'") from error
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {device!r} was asked for, but torch finds no GPU; use 'auto' or 'cpu'")
+    return resolved
+
+
+def _resolve_precision(precision: str, device: torch.device) -> str:
+    if precision == "auto":
+        return "float16" if device.type == "cuda" else "float32"
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be 'auto' or one of {sorted(PRECISIONS)}, got {precision!r}")
+    if precision == "float16" and device.type == "cpu":
+        raise ValueError("precision 'float16' needs a GPU; use 'float32' or 'bfloat16' on the CPU")
+    return precision

@@ -1,0 +1,55 @@
+"""sensor_msgs/CameraInfo <-> Camera, and the CameraInfo of a resized image."""
+
+from __future__ import annotations
+
+import copy
+
+from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import Header
+
+from d2a2_core.geometry import Camera
+
+
+def camera_from_info(info: CameraInfo) -> Camera:
+    """Intrinsics and distortion of the raw image that ``info`` describes.
+
+    Raises:
+        ValueError: not calibrated (zero focal length), or an unknown distortion model.
+    """
+    k = info.k
+    return Camera(info.width, info.height, k[0], k[4], k[2], k[5], info.distortion_model, tuple(info.d))
+
+
+def info_from_camera(camera: Camera, header: Header) -> CameraInfo:
+    """CameraInfo of an unrectified monocular camera."""
+    info = CameraInfo(header=header, width=camera.width, height=camera.height)
+    info.distortion_model = camera.model or "plumb_bob"
+    info.d = [float(v) for v in camera.distortion] or [0.0] * 5
+    info.k = [camera.fx, 0.0, camera.cx, 0.0, camera.fy, camera.cy, 0.0, 0.0, 1.0]
+    info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+    info.p = [camera.fx, 0.0, camera.cx, 0.0, 0.0, camera.fy, camera.cy, 0.0, 0.0, 0.0, 1.0, 0.0]
+    return info
+
+
+def resized_info(info: CameraInfo, width: int, height: int, header: Header) -> CameraInfo:
+    """``info`` for its image resized to width x height: K, P and ROI scaled, c' = (c + 0.5) s - 0.5.
+
+    An info whose size is already the image's only gets the new header.
+    """
+    out = copy.deepcopy(info)
+    out.header = header
+    if (info.width, info.height) == (width, height) or not info.width or not info.height:
+        return out
+    sx, sy = width / info.width, height / info.height
+    out.width, out.height = width, height
+    for matrix, columns in ((out.k, 3), (out.p, 4)):
+        matrix[0] *= sx
+        matrix[2] = (matrix[2] + 0.5) * sx - 0.5
+        matrix[columns + 1] *= sy
+        matrix[columns + 2] = (matrix[columns + 2] + 0.5) * sy - 0.5
+    out.p[3] *= sx  # baseline terms of a stereo pair are in pixels
+    out.p[7] *= sy
+    roi = out.roi
+    roi.x_offset, roi.width = round(roi.x_offset * sx), round(roi.width * sx)
+    roi.y_offset, roi.height = round(roi.y_offset * sy), round(roi.height * sy)
+    return out

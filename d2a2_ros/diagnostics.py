@@ -1,0 +1,106 @@
+"""What the node counts, and how it tells: /diagnostics and throttled log messages."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.impl.rcutils_logger import RcutilsLogger
+from rclpy.time import Time
+
+
+class Reporter:
+    """Reports each cause at once, and again at most every ``period`` seconds, with the number of times in between."""
+
+    def __init__(self, logger: RcutilsLogger, period: float = 30.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._logger, self._period, self._clock = logger, period, clock
+        self._last: dict[str, float] = {}
+        self._held_back: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def report(self, cause: str, message: str) -> None:
+        """Logs ``message`` as a warning, unless the same cause was reported within the period."""
+        with self._lock:
+            now = self._clock()
+            if now - self._last.get(cause, -np.inf) < self._period:
+                self._held_back[cause] += 1
+                return
+            self._last[cause] = now
+            again = self._held_back.pop(cause, 0)
+        self._logger.warning(message + (f" ({again} more since the last report)" if again else ""))
+
+
+class Statistics:
+    """Counters and recent timings of the node; safe to use from all its threads."""
+
+    #: what is counted: key -> text on /diagnostics
+    COUNTERS = {
+        "color": "colour images received",
+        "depth": "depth images received",
+        "pairs": "pairs received",
+        "unwanted": "pairs ignored (no subscriber)",
+        "replaced": "pairs replaced by a newer one",
+        "stale": "pairs dropped (stamp went back)",
+        "unusable": "pairs not usable",
+        "published": "pairs published",
+    }
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._seconds: deque[float] = deque(maxlen=100)
+        self._latency: deque[float] = deque(maxlen=100)
+        self._finished: deque[float] = deque(maxlen=30)
+        self.last_fault = ""
+
+    def count(self, what: str) -> None:
+        """Adds one to a counter of :attr:`COUNTERS`."""
+        with self._lock:
+            self._counts[what] += 1
+
+    def published(self, seconds: float, latency: float) -> None:
+        """Notes a published pair: how long it was computed, and how old its stamp was then (both seconds)."""
+        with self._lock:
+            self._counts["published"] += 1
+            self._seconds.append(seconds)
+            self._latency.append(latency)
+            self._finished.append(time.monotonic())
+            self.last_fault = ""
+
+    def __getitem__(self, what: str) -> int:
+        with self._lock:
+            return self._counts[what]
+
+    def values(self) -> dict[str, str]:
+        """Everything, as text for /diagnostics."""
+        with self._lock:
+            out = {text: str(self._counts[key]) for key, text in self.COUNTERS.items()}
+            if len(self._finished) > 1 and self._finished[-1] > self._finished[0]:
+                rate = (len(self._finished) - 1) / (self._finished[-1] - self._finished[0])
+                out["rate [Hz]"] = f"{rate:.2f}"
+            for name, samples in (("computing", self._seconds), ("latency", self._latency)):
+                if samples:
+                    median, high = np.percentile(samples, (50, 95))
+                    out[f"{name} median [ms]"], out[f"{name} p95 [ms]"] = f"{1000 * median:.1f}", f"{1000 * high:.1f}"
+            return out
+
+
+def diagnostic_array(
+    name: str, stamp: Time, statistics: Statistics, constants: dict[str, str], problem: str
+) -> DiagnosticArray:
+    """The node's state as one DiagnosticStatus: OK, or WARN with the problem as its message."""
+    problem = problem or statistics.last_fault
+    status = DiagnosticStatus(
+        level=DiagnosticStatus.WARN if problem else DiagnosticStatus.OK,
+        name=f"{name}: depth upsampling",
+        message=problem or "ok",
+        hardware_id=constants.get("device", ""),
+        values=[KeyValue(key=k, value=v) for k, v in (constants | statistics.values()).items()],
+    )
+    array = DiagnosticArray(status=[status])
+    array.header.stamp = stamp.to_msg()
+    return array

@@ -1,0 +1,263 @@
+"""The upsampling node: wiring between the camera topics, DepthUpsampler and the output topics."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+
+import message_filters
+import numpy as np
+import rclpy
+import torch
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import ClockType, JumpThreshold
+from rclpy.duration import Duration
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.time import Time
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from std_msgs.msg import Header
+
+from d2a2_core import DepthUpsampler, UpsampledDepth, WeightsError
+from d2a2_core.geometry import back_project
+from d2a2_ros.cameras import camera_from_info, resized_info
+from d2a2_ros.clouds import cloud_message
+from d2a2_ros.diagnostics import Reporter, Statistics, diagnostic_array
+from d2a2_ros.images import FrameError, color_array, depth_array, depth_message, to_message
+from d2a2_ros.parameters import NodeParameters, ParameterError
+from d2a2_ros.worker import LatestWorker
+
+_SILENCE = 5.0  # seconds without pairs before the node says what is missing
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What the worker gets: the messages of one pair, by reference."""
+
+    color: Image
+    depth: Image
+    info: CameraInfo | None
+
+
+class UpsampleNode(Node):
+    """Subscribes to a colour and a depth camera, publishes depth and a cloud at the colour camera's resolution.
+
+    Raises:
+        ParameterError, WeightsError, ValueError: a parameter cannot be used; the message says which and why.
+    """
+
+    def __init__(self, **kwargs) -> None:  # noqa: ANN003 (rclpy's own)
+        super().__init__("upsample_node", **kwargs)
+        self.settings = NodeParameters(self)
+        if self.settings.threads:
+            torch.set_num_threads(self.settings.threads)
+        self.upsampler = DepthUpsampler.from_pretrained(
+            self.settings.weights, self.settings.device, self.settings.precision, scale=self.settings.scale
+        )
+        self.statistics = Statistics()
+        self.reporter = Reporter(self.get_logger())
+        self._info: CameraInfo | None = None
+        self._sizes: tuple | None = None
+        self._last_stamp: Time | None = None
+        self._quiet_since, self._seen = time.monotonic(), (0, 0, 0)
+        self._problem = ""
+        self._create_publishers()
+        self._worker = LatestWorker(self._process, self._on_error)
+        self._create_subscriptions()
+        self.create_timer(1.0, self._on_timer)
+        # A bag that starts again under use_sim_time sends the clock back; old stamps are new ones then.
+        self._jump = self.get_clock().create_jump_callback(
+            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True),
+            post_callback=self._on_time_jump,
+        )
+        self.get_logger().info(
+            f"weights '{self.settings.weights}' for scales {list(self.upsampler.scales)} on {self.upsampler.device} "
+            f"({self.upsampler.precision}); waiting for {self._color.sub.topic_name} and {self._depth.sub.topic_name}"
+        )
+
+    def destroy_node(self) -> None:
+        """Ends the worker, then the node."""
+        self._worker.stop()
+        self._jump.unregister()
+        super().destroy_node()
+
+    # -- topics --------------------------------------------------------------------------------------------------
+
+    def _create_publishers(self) -> None:
+        def publisher(kind, topic):  # noqa: ANN001, ANN202
+            # Reliable like a driver's, so that every kind of subscriber can connect; overridable per topic.
+            overriding = QoSOverridingOptions.with_default_policies()
+            return self.create_publisher(kind, topic, QoSProfile(depth=2), qos_overriding_options=overriding)
+
+        self._depth_out = publisher(Image, "depth_upsampled/image_raw")
+        self._info_out = publisher(CameraInfo, "depth_upsampled/camera_info")
+        self._provenance_out = publisher(Image, "depth_upsampled/provenance")
+        self._cloud_out = publisher(PointCloud2, "depth_upsampled/points")
+        self._diagnostics_out = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+
+    def _create_subscriptions(self) -> None:
+        options = {
+            "qos_profile": qos_profile_sensor_data,
+            "qos_overriding_options": QoSOverridingOptions.with_default_policies(),
+        }
+        self._color = message_filters.Subscriber(self, Image, "color/image_raw", **options)
+        self._depth = message_filters.Subscriber(self, Image, "depth/image_raw", **options)
+        self._color.registerCallback(lambda _: self.statistics.count("color"))
+        self._depth.registerCallback(lambda _: self.statistics.count("depth"))
+        self._sync = message_filters.ApproximateTimeSynchronizer(
+            [self._color, self._depth], self.settings.sync_queue_size, self.settings.sync_slop
+        )
+        self._sync.registerCallback(self._on_pair)
+        self.create_subscription(CameraInfo, "color/camera_info", self._on_info, **options)
+
+    def _on_info(self, info: CameraInfo) -> None:
+        self._info = info
+
+    def _outputs(self) -> tuple:
+        return self._depth_out, self._info_out, self._provenance_out, self._cloud_out
+
+    # -- from the synchroniser to the worker ---------------------------------------------------------------------
+
+    def _on_pair(self, color: Image, depth: Image) -> None:
+        """Runs under the synchroniser's lock, so it only hands references over."""
+        self.statistics.count("pairs")
+        if not any(publisher.get_subscription_count() for publisher in self._outputs()):
+            self.statistics.count("unwanted")
+        elif self._worker.put(Pair(color, depth, self._info)):
+            self.statistics.count("replaced")
+
+    def _process(self, pair: Pair) -> None:
+        """One pair from messages to messages, in the worker's thread."""
+        started = time.monotonic()
+        stamp = Time.from_msg((pair.depth if self.settings.stamp_source == "depth" else pair.color).header.stamp)
+        if self._last_stamp is not None and stamp <= self._last_stamp:
+            self.statistics.count("stale")
+            self.reporter.report("stale", "dropped a pair whose stamp is not after the last published one")
+            return
+        try:
+            color, depth = color_array(pair.color), depth_array(pair.depth)
+            self._note_sizes(color.shape[:2], depth.shape)
+            self.upsampler.max_fill_px = self.settings.max_fill_px
+            result = self.upsampler.upsample(color, depth)
+        except (FrameError, ValueError) as error:
+            self._unusable(getattr(error, "cause", str(error)), str(error))
+            return
+        self._publish(result, color, pair, Header(stamp=stamp.to_msg(), frame_id=pair.color.header.frame_id))
+        self._last_stamp = stamp
+        age = (self.get_clock().now().nanoseconds - stamp.nanoseconds) * 1e-9
+        self.statistics.published(time.monotonic() - started, age)
+
+    def _publish(self, result: UpsampledDepth, color: np.ndarray, pair: Pair, header: Header) -> None:
+        height, width = result.depth.shape
+        if pair.info is None:
+            self.reporter.report(
+                "info", f"no camera info on {self.resolve_topic_name('color/camera_info')}: depth is published without "
+                "camera info and cloud",
+            )  # fmt: skip
+        info = pair.info and resized_info(pair.info, width, height, header)
+        if info and self._cloud_out.get_subscription_count():
+            self._publish_cloud(result, color, info, header)
+        if self._depth_out.get_subscription_count():
+            self._depth_out.publish(depth_message(result.depth, self.settings.output_encoding, header))
+        if self._provenance_out.get_subscription_count():
+            self._provenance_out.publish(to_message(result.provenance, "mono8", header))
+        if info:
+            self._info_out.publish(info)
+
+    def _publish_cloud(self, result: UpsampledDepth, color: np.ndarray, info: CameraInfo, header: Header) -> None:
+        stride = self.settings.cloud_stride
+        try:
+            points = back_project(result.depth, camera_from_info(info), stride)
+        except ValueError as error:
+            self.reporter.report("camera", f"no cloud: {error}")
+            return
+        self._cloud_out.publish(cloud_message(points, color[::stride, ::stride], header))
+
+    # -- faults --------------------------------------------------------------------------------------------------
+
+    def _note_sizes(self, color: tuple[int, int], depth: tuple[int, int]) -> None:
+        if self._sizes not in (None, (color, depth)):
+            (ch, cw), (dh, dw) = self._sizes
+            self.reporter.report(
+                f"sizes {color} {depth}", f"image sizes changed from colour {cw}x{ch}, depth {dw}x{dh} to colour "
+                f"{color[1]}x{color[0]}, depth {depth[1]}x{depth[0]}; going on with the new ones",
+            )  # fmt: skip
+        self._sizes = (color, depth)
+
+    def _unusable(self, cause: str, message: str) -> None:
+        self.statistics.count("unusable")
+        self.statistics.last_fault = message
+        self.reporter.report(cause, f"skipped a pair: {message}")
+
+    def _on_error(self, error: BaseException) -> None:
+        """An error that nothing foresaw: the pair is lost, the node lives on."""
+        self._unusable(repr(error), f"{type(error).__name__}: {error}")
+
+    def _on_time_jump(self, jump) -> None:  # noqa: ANN001
+        if self.get_clock().clock_type == ClockType.ROS_TIME:
+            self._last_stamp = None
+            self.get_logger().info("the clock jumped back; taking stamps as they come again")
+
+    def _on_timer(self) -> None:
+        self._problem = self._what_is_missing()
+        if self._problem:
+            self.reporter.report(self._problem.split(":")[0], self._problem)
+        constants = {
+            "weights": self.settings.weights, "device": str(self.upsampler.device), "precision": self.upsampler.precision,
+        }  # fmt: skip
+        self._diagnostics_out.publish(
+            diagnostic_array(
+                self.get_fully_qualified_name(), self.get_clock().now(), self.statistics, constants, self._problem
+            )
+        )
+
+    def _what_is_missing(self) -> str:
+        """Why no pairs arrived for a while, or nothing."""
+        seen = tuple(self.statistics[key] for key in ("color", "depth", "pairs"))
+        color, depth, pairs = (now - before for now, before in zip(seen, self._seen, strict=True))
+        if pairs or not (color or depth):
+            if pairs or not self._problem:
+                self._quiet_since = time.monotonic()
+            self._seen = seen
+            if pairs:
+                return ""
+        if time.monotonic() - self._quiet_since < _SILENCE:
+            return self._problem
+        if not color and not depth:
+            return self._problem
+        if not depth:
+            return f"no depth images: {color} colour images came, but nothing on {self._depth.sub.topic_name}"
+        if not color:
+            return f"no colour images: {depth} depth images came, but nothing on {self._color.sub.topic_name}"
+        return (
+            f"no pairs: {color} colour and {depth} depth images came, but no two stamps within sync_slop="
+            f"{self.settings.sync_slop} s; are both cameras' clocks synchronised?"
+        )
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point of the executable ``upsample_node``; returns its exit status."""
+    rclpy.init(args=args)
+    node, status = None, 0
+    try:
+        node = UpsampleNode()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except (ParameterError, WeightsError, ValueError) as error:
+        rclpy.logging.get_logger("upsample_node").fatal(f"cannot start: {error}")
+        status = 1
+    finally:
+        if node is not None:
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

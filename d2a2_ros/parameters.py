@@ -1,0 +1,113 @@
+"""Parameters of the upsampling node: one table of names, defaults, ranges and meanings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from d2a2_core.upsampler import PRECISIONS
+
+
+class ParameterError(ValueError):
+    """A parameter has a value that cannot be used; the message names it and says what would do."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One parameter. ``choices`` are for strings and integers, ``bounds`` (inclusive) for numbers."""
+
+    name: str
+    default: Any
+    description: str
+    choices: tuple = ()
+    bounds: tuple | None = None
+    live: bool = False  # may be changed while the node runs
+
+    def descriptor(self) -> ParameterDescriptor:
+        """The ROS descriptor, ranges included."""
+        out = ParameterDescriptor(description=self.description, read_only=not self.live)
+        if self.choices:
+            out.additional_constraints = "one of: " + ", ".join(map(str, self.choices))
+        if self.bounds and isinstance(self.default, float):
+            out.floating_point_range = [FloatingPointRange(from_value=self.bounds[0], to_value=self.bounds[1])]
+        elif self.bounds:
+            out.integer_range = [IntegerRange(from_value=self.bounds[0], to_value=self.bounds[1], step=1)]
+        return out
+
+    def check(self, value: Any) -> None:
+        """Raises ParameterError for a value that is not allowed."""
+        if self.choices and value not in self.choices:
+            raise ParameterError(f"parameter '{self.name}' must be one of {list(self.choices)}, got {value!r}")
+        if self.bounds and not self.bounds[0] <= value <= self.bounds[1]:
+            raise ParameterError(f"parameter '{self.name}' must be from {self.bounds[0]} to {self.bounds[1]}, got {value!r}")
+
+
+SPECS = (
+    Spec("weights", "d2a2-lite", "Name of weights that ship with the package, or path of a .safetensors file."),
+    Spec("device", "auto", "Where the network runs: auto (the GPU where there is one), cpu, cuda, cuda:1, ..."),
+    Spec(
+        "precision", "auto", "Of the network alone; auto is float16 on a GPU and float32 on the CPU.",
+        choices=("auto", *PRECISIONS),
+    ),
+    Spec(
+        "scale", 0, "Trained scale to use; 0 chooses the one nearest to the ratio of the image sizes.", choices=(0, 4, 8, 16)
+    ),
+    Spec(
+        "max_fill_px", 16.0, "Holes are filled up to this many output pixels away from a measured one.",
+        bounds=(0.0, 4096.0), live=True,
+    ),
+    Spec(
+        "sync_slop", 0.015, "Largest difference in seconds of the stamps of a pair; keep it under half a frame period.",
+        bounds=(0.0, 10.0),
+    ),
+    Spec("sync_queue_size", 10, "Messages of each topic that wait for their partner.", bounds=(1, 1000)),
+    Spec(
+        "output_encoding", "32FC1", "Of the upsampled depth: 32FC1 (metres, NaN invalid) or 16UC1 (millimetres, 0 invalid).",
+        choices=("32FC1", "16UC1"), live=True,
+    ),
+    Spec("cloud_stride", 1, "The cloud takes every n-th row and column.", bounds=(1, 64), live=True),
+    Spec(
+        "stamp_source", "color", "Whose stamp the outputs carry; they are in the colour camera's frame either way.",
+        choices=("color", "depth"), live=True,
+    ),
+    Spec("threads", 0, "CPU threads of the network; 0 leaves it to torch.", bounds=(0, 256)),
+)  # fmt: skip
+
+
+class NodeParameters:
+    """Declares :data:`SPECS` on a node and gives their current values as attributes.
+
+    Raises:
+        ParameterError: a start value is of the wrong type or out of range.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        for spec in SPECS:
+            try:
+                spec.check(node.declare_parameter(spec.name, spec.default, spec.descriptor()).value)
+            except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+                allowed = f" from {spec.bounds[0]} to {spec.bounds[1]}" if spec.bounds else ""
+                raise ParameterError(
+                    f"parameter '{spec.name}' must be {type(spec.default).__name__}{allowed}: {error}"
+                ) from error
+        node.add_on_set_parameters_callback(_validate)
+
+    def __getattr__(self, name: str) -> Any:
+        return self._node.get_parameter(name).value
+
+
+def _validate(parameters: list[Parameter]) -> SetParametersResult:
+    specs = {spec.name: spec for spec in SPECS}
+    try:
+        for parameter in parameters:
+            if parameter.name in specs:
+                specs[parameter.name].check(parameter.value)
+    except ParameterError as error:
+        return SetParametersResult(successful=False, reason=str(error))
+    return SetParametersResult(successful=True)

@@ -1,0 +1,53 @@
+"""A thread that always works on the newest item."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class LatestWorker(Generic[T]):
+    """Runs ``work(item)`` in one thread. Of the items that arrive while it is busy only the newest is kept.
+
+    ``work`` handles its own errors; one that escapes is passed to ``on_error`` and the thread lives on.
+    """
+
+    def __init__(self, work: Callable[[T], None], on_error: Callable[[BaseException], None]) -> None:
+        self._work, self._on_error = work, on_error
+        self._waiting: T | None = None
+        self._stopped = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="upsampling", daemon=True)
+        self._thread.start()
+
+    def put(self, item: T) -> bool:
+        """Hands an item over; returns whether it replaced one that was still waiting."""
+        with self._changed:
+            replaced = self._waiting is not None
+            self._waiting = item
+            self._changed.notify()
+            return replaced
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Ends the thread after the item in work; the waiting one is dropped."""
+        with self._changed:
+            self._stopped = True
+            self._waiting = None
+            self._changed.notify()
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while self._waiting is None and not self._stopped:
+                    self._changed.wait()
+                if self._stopped:
+                    return
+                item, self._waiting = self._waiting, None
+            try:
+                self._work(item)
+            except Exception as error:  # one bad frame must not end the node
+                self._on_error(error)
