@@ -112,8 +112,9 @@ class DepthUpsampler:
             hint = "; divide millimetres by 1000" if np.issubdtype(depth.dtype, np.integer) else ""
             raise ValueError(f"expected depth (h, w) float metres, got {depth.shape} {depth.dtype}{hint}")
         out, provenance, scale = self.upsample_tensors(
-            torch.from_numpy(np.ascontiguousarray(color)).permute(2, 0, 1)[None],
-            torch.from_numpy(np.ascontiguousarray(depth, np.float32))[None, None],
+            # Copies: views of messages are read-only, may be reversed in memory, and torch accepts neither.
+            torch.from_numpy(np.array(color, order="C")).permute(2, 0, 1)[None],
+            torch.from_numpy(np.array(depth, np.float32, order="C"))[None, None],
         )
         return UpsampledDepth(out[0, 0].cpu().numpy(), provenance[0, 0].cpu().numpy(), scale)
 

@@ -1,0 +1,36 @@
+# `make demo` and `make test` set up everything they need in .venv, from PyPI. PYTHON names the interpreter (3.11 or newer).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+RECORDING ?= sample_recording
+OUT ?= demo_out
+
+.PHONY: demo test venv clean
+
+venv: $(STAMP)
+
+$(STAMP): requirements.txt setup.py $(wildcard pip_ros/*/*.py) pip_ros/pyproject.toml
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
+		{ echo "needs Python 3.11 or newer, $(PYTHON) is older; call: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check ./pip_ros
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	# An editable install has no share files; launch and ros2 find the checkout's own through these links.
+	mkdir -p $(VENV)/share/ament_index/resource_index/packages
+	ln -sfn $(CURDIR)/resource/d2a2_ros $(VENV)/share/ament_index/resource_index/packages/d2a2_ros
+	ln -sfn $(CURDIR) $(VENV)/share/d2a2_ros
+	ln -sfn $(CURDIR)/scripts $(VENV)/lib/d2a2_ros
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/python -m d2a2_ros.demo --recording "$(RECORDING)" --out "$(OUT)"
+
+test: $(STAMP)
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) build *.egg-info $(OUT)

@@ -1,0 +1,97 @@
+"""Starts the upsampling node on the topics of a colour and a depth camera."""
+
+from pathlib import Path
+
+import yaml
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.substitutions import EnvironmentVariable, LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+
+CONFIG = PathJoinSubstitution([FindPackageShare("d2a2_ros"), "config"])
+# argument: the node's own name of the topic
+TOPICS = {
+    "color_image": "color/image_raw",
+    "color_info": "color/camera_info",
+    "depth_image": "depth/image_raw",
+    "depth_info": "depth/camera_info",
+}
+# Humble and Jazzy read the first, Kilted and later the second.
+PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+
+
+def generate_launch_description() -> LaunchDescription:
+    """The arguments, the environment and the node."""
+    profile = PathJoinSubstitution([CONFIG, "fastdds.xml"])
+    return LaunchDescription(
+        [
+            DeclareLaunchArgument(
+                "params_file",
+                default_value=PathJoinSubstitution([CONFIG, "default.yaml"]),
+                description="YAML file with the node's parameters.",
+            ),
+            DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node and its topics."),
+            *(
+                DeclareLaunchArgument(name, default_value=topic, description=f"Topic to use as the node's {topic}.")
+                for name, topic in TOPICS.items()
+            ),
+            DeclareLaunchArgument(
+                "device", default_value="", description="auto, cpu, cuda, cuda:1, ...; empty: as params_file says."
+            ),
+            DeclareLaunchArgument(
+                "use_sim_time", default_value="", description="true or false; empty: as params_file says, else false."
+            ),
+            DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal."),
+            # Without the profile most large images are lost; one that the user chose goes first.
+            *(SetEnvironmentVariable(v, EnvironmentVariable(v, default_value=profile)) for v in PROFILE_VARIABLES),
+            OpaqueFunction(function=_node),
+        ]
+    )
+
+
+def _node(context: LaunchContext) -> list[Node]:
+    def argument(name: str) -> str:
+        return LaunchConfiguration(name).perform(context)
+
+    overrides = {}
+    if argument("device"):
+        overrides["device"] = ParameterValue(argument("device"), value_type=str)
+    if argument("use_sim_time"):
+        overrides["use_sim_time"] = ParameterValue(argument("use_sim_time"), value_type=bool)
+    return [
+        Node(
+            package="d2a2_ros",
+            executable="upsample_node",
+            # Named, so that the overrides are for this very node: else a file's own entry for it would win over them.
+            name="upsample_node",
+            namespace=argument("namespace"),
+            parameters=[_checked_file(argument("params_file"))] + ([overrides] if overrides else []),
+            remappings=[(topic, argument(name)) for name, topic in TOPICS.items()],
+            ros_arguments=["--log-level", argument("log_level")],
+            output="screen",
+        )
+    ]
+
+
+def _checked_file(path: str) -> str:
+    """``path``, if it holds parameters. launch only warns about a missing file and starts the node without it."""
+    path = str(Path(path).expanduser())
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RuntimeError(f"params_file cannot be read: {path} ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RuntimeError(f"params_file is not valid YAML: {path} ({error})") from error
+    if not isinstance(content, dict) or not all(_holds_parameters(entry) for entry in content.values()):
+        raise RuntimeError(
+            f"params_file must hold '/**: ros__parameters: name: value', as config/default.yaml does: {path}"
+        )
+    return path
+
+
+def _holds_parameters(entry: object) -> bool:
+    if not isinstance(entry, dict):
+        return False
+    return "ros__parameters" in entry or (bool(entry) and all(map(_holds_parameters, entry.values())))

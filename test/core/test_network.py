@@ -1,0 +1,199 @@
+"""The networks: size, agreement with the authors' release, ablations, and errors."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from d2a2_core.network import D2A2, SCALES, D2A2Lite, build_model
+from d2a2_core.weights import from_official, load_official_checkpoint, load_weights, save_weights, to_official
+
+TINY = {"channels": 16, "blocks": 1}
+ABLATIONS = [
+    {"domain": "instance_norm"},
+    {"domain": "batch_norm"},
+    {"domain": "none"},
+    {"geometric": False},
+    {"domain": "none", "geometric": False},
+    {"gated": False},
+    {"attention": "channel"},
+    {"attention": "spatial"},
+    {"attention": "none"},
+    {"domain": "none", "geometric": False, "gated": False, "attention": "none"},
+]
+
+
+def pair(scale, size=(32, 48), batch=2, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    guide = torch.rand(batch, 3, *size, generator=generator)
+    lr = torch.rand(batch, 1, size[0] // scale, size[1] // scale, generator=generator)
+    return guide, lr
+
+
+def count(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+def parity(shared, scale):
+    folder = shared / "reference/parity"
+    with np.load(folder / f"reference_c16_x{scale}.npz") as data:
+        vectors = {key: torch.from_numpy(data[key]) for key in ("rgb_bgr", "lr", "out")}
+    return folder / f"official_c16_x{scale}.pth", vectors
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_parameter_count_of_the_paper(scale):
+    assert count(D2A2(scale)) == 2_533_711
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_agrees_with_the_authors_release(shared, scale):
+    path, vectors = parity(shared, scale)
+    model = load_official_checkpoint(path, scale)
+    assert not model.training
+    with torch.no_grad():
+        out = model(vectors["rgb_bgr"].flip(1), vectors["lr"])
+        assert (out - vectors["out"]).abs().max() < 1e-5
+        # The loader turns the first convolution to RGB, so the authors' own channel order must now be wrong.
+        assert (model(vectors["rgb_bgr"], vectors["lr"]) - vectors["out"]).abs().max() > 0.03
+
+
+def test_checkpoint_without_dataparallel_prefix(shared, tmp_path):
+    path, vectors = parity(shared, 4)
+    state = torch.load(path, weights_only=True)
+    assert all(key.startswith("module.") for key in state)
+    torch.save({key.removeprefix("module."): value for key, value in state.items()}, tmp_path / "plain.pth")
+    with torch.no_grad():
+        out = load_official_checkpoint(tmp_path / "plain.pth", 4)(vectors["rgb_bgr"].flip(1), vectors["lr"])
+    assert (out - vectors["out"]).abs().max() < 1e-5
+
+
+def test_official_names_and_back(shared):
+    state = torch.load(parity(shared, 8)[0], weights_only=True)
+    ours = from_official(state)
+    assert set(ours) == set(D2A2(8, channels=16).state_dict())
+    back = to_official(ours)
+    assert list(back) == list(state)
+    assert all(torch.equal(back[key], state[key]) for key in state)
+
+
+def test_our_names_and_back():
+    state = D2A2(4, channels=16).state_dict()
+    official = to_official(state, prefix="")
+    assert not set(official) & set(state)  # every single key has a name of the authors'
+    again = from_official(official)
+    assert set(again) == set(state)
+    assert all(torch.equal(again[key], state[key]) for key in state)
+    assert torch.equal(official["LTE.conv_head.0.weight"], state["guide_pyramid.head.0.weight"].flip(1))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_batch_equals_singles_in_eval_mode(scale):
+    model = D2A2(scale, **TINY).eval()
+    guide, lr = pair(scale)
+    with torch.no_grad():
+        both = model(guide, lr)
+        single = torch.cat([model(guide[i : i + 1], lr[i : i + 1]) for i in range(2)])
+    assert both.shape == (2, 1, 32, 48)
+    torch.testing.assert_close(both, single, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, *ABLATIONS, "lite"], ids=str)
+def test_every_variant_trains_saves_and_loads(options, tmp_path):
+    torch.manual_seed(0)
+    model = D2A2Lite((4, 8), **TINY) if options == "lite" else D2A2(4, **TINY, **options)
+    guide, lr = pair(4, (24, 16))
+    target = F.interpolate(lr, scale_factor=4, mode="bilinear") + 0.3 * guide[:, :1]
+    optimiser = torch.optim.Adam(model.parameters(), 1e-3)
+    losses = []
+    for _ in range(12):
+        loss = F.l1_loss(model(guide, lr), target)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0], losses
+    unused = [name for name, p in model.named_parameters() if p.grad is None]
+    assert not unused
+
+    save_weights(tmp_path / "tiny.safetensors", model, {})
+    loaded = load_weights(tmp_path / "tiny.safetensors")
+    assert loaded.config == model.config
+    assert count(loaded) == count(model)
+    with torch.no_grad():
+        assert torch.equal(loaded(guide, lr), model.eval()(guide, lr))
+
+
+def test_ablations_leave_parts_out():
+    sizes = {str(options): count(D2A2(4, **TINY, **options)) for options in ({}, *ABLATIONS)}
+    full = sizes.pop("{}")
+    assert all(size < full for key, size in sizes.items() if "channel" not in key), sizes
+
+
+def test_offsets_start_at_zero_and_learn():
+    """The zero-initialised predictor must get a gradient, or the alignment would stay a plain convolution for ever."""
+    model = D2A2(4, **TINY)
+    guide, lr = pair(4, (16, 16))
+    model(guide, lr).square().mean().backward()
+    for stage in (model.stage1, model.stage2, model.stage3):
+        predict = stage.dda.geometric.deform.predict
+        assert not predict.weight.any()
+        assert predict.weight.grad[:144].abs().max() > 0  # offsets
+        assert predict.weight.grad[144:].abs().max() > 0  # masks
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_lite_serves_every_scale_with_one_set_of_weights(scale):
+    model = D2A2Lite(channels=16, blocks=1).eval()
+    assert model.scales == SCALES
+    with torch.no_grad():
+        assert model(*pair(scale)).shape == (2, 1, 32, 48)
+
+
+def test_lite_knows_only_its_scales():
+    model = D2A2Lite((8, 4), channels=16, blocks=1)
+    assert model.scales == (4, 8)
+    with pytest.raises(ValueError, match="is not 4 or 8 times"):
+        model(*pair(16))
+
+
+def test_lite_is_smaller():
+    assert count(D2A2Lite()) < 0.6 * count(D2A2())
+
+
+@pytest.mark.parametrize("model", [D2A2(4, **TINY), D2A2Lite(**TINY)], ids=["d2a2", "lite"])
+def test_bad_inputs_are_named(model):
+    guide, lr = pair(4)
+    for bad_guide, bad_lr in ((guide[:, :1], lr), (guide, lr[:, 0]), (guide[:1], lr), (guide, guide[..., ::4, ::4])):
+        with pytest.raises(ValueError, match=r"expected guide \(B, 3, H, W\)"):
+            model(bad_guide, bad_lr)
+    for bad_lr in (lr[..., :-1], lr[..., ::2], lr[..., ::2, ::2][..., :3]):
+        with pytest.raises(ValueError, match="DepthUpsampler brings any pair"):
+            model(guide, bad_lr)
+
+
+def test_bad_options_are_named():
+    with pytest.raises(ValueError, match="scale must be one of"):
+        D2A2(3)
+    with pytest.raises(ValueError, match="scales must be some of"):
+        D2A2Lite((4, 5))
+    with pytest.raises(ValueError, match="scales must be some of"):
+        D2A2Lite(())
+    with pytest.raises(ValueError, match="domain alignment must be one of"):
+        D2A2(4, **TINY, domain="layer_norm")
+    with pytest.raises(ValueError, match="attention must be one of"):
+        D2A2(4, **TINY, attention="self")
+    with pytest.raises(ValueError, match="names model 'resnet'"):
+        build_model({"model": "resnet"})
+    with pytest.raises(ValueError, match="does not fit d2a2"):
+        build_model({"model": "d2a2", "depth": 3})
+
+
+def test_statistics_match_the_definition():
+    from d2a2_core.network.alignment import channel_statistics
+
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    mean, std = channel_statistics(x)
+    flat = x.flatten(2).numpy()
+    np.testing.assert_allclose(mean.numpy(), flat.mean(2), atol=1e-12)
+    np.testing.assert_allclose(std.numpy(), np.sqrt(flat.var(2, ddof=1) + 1e-5), atol=1e-12)

@@ -1,0 +1,125 @@
+"""The executables as a user starts and ends them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+
+def start(module, *parameters):
+    arguments = [a for p in parameters for a in ("-p", p)]
+    return subprocess.Popen(
+        [sys.executable, "-m", f"d2a2_ros.{module}", "--ros-args", *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+
+
+def output(process, seconds=60):
+    out, _ = process.communicate(timeout=seconds)
+    return out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_the_node_cleanly(tiny_weights, number):
+    process = start("node", f"weights:={tiny_weights}", "device:=cpu")
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "waiting for" in line:
+            break
+    time.sleep(0.5)
+    process.send_signal(number)
+    rest = output(process)
+    assert process.returncode == 0, "".join(lines) + rest
+    assert "Traceback" not in rest
+
+
+def corrupt(tmp_path, tiny_weights):
+    path = tmp_path / "corrupt.safetensors"
+    path.write_bytes(tiny_weights.read_bytes()[:500])
+    return f"weights:={path}", "not a readable safetensors"
+
+
+def missing(tmp_path, tiny_weights):
+    return "weights:=no-such-weights", "no weights 'no-such-weights'"
+
+
+def another_configuration(tmp_path, tiny_weights):
+    import json
+
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    with safe_open(tiny_weights, "pt") as file:
+        metadata = file.metadata()
+    metadata["config"] = json.dumps(json.loads(metadata["config"]) | {"channels": 16})
+    save_file(load_file(tiny_weights), tmp_path / "other.safetensors", metadata)
+    return f"weights:={tmp_path / 'other.safetensors'}", "do not fit its configuration"
+
+
+@pytest.mark.parametrize("fault", [corrupt, missing, another_configuration])
+def test_weights_that_cannot_be_used_end_the_node_with_a_message(tmp_path, tiny_weights, fault):
+    parameter, expected = fault(tmp_path, tiny_weights)
+    process = start("node", parameter)
+    out = output(process)
+    assert process.returncode == 1
+    assert expected in out
+    assert "Traceback" not in out
+
+
+def test_player_refuses_a_folder_that_is_no_recording(tmp_path):
+    process = start("recording_player", f"recording:={tmp_path}")
+    out = output(process)
+    assert process.returncode == 1
+    assert "holds no frames" in out
+    assert "Traceback" not in out
+
+
+@pytest.fixture
+def recording(tmp_path):
+    """Three frames of a registered camera."""
+    import json
+
+    from PIL import Image
+
+    for i in range(3):
+        Image.fromarray(np.full((24, 32, 3), 40 * i, np.uint8)).save(tmp_path / f"{i:03d}.color.png")
+        Image.fromarray(np.full((6, 8), 1000 + i, np.uint16)).save(tmp_path / f"{i:03d}.depth.png")
+    camera = {"width": 32, "height": 24, "distortion_model": "plumb_bob", "K": [30, 0, 15, 0, 30, 11, 0, 0, 1], "D": [0] * 5}
+    (tmp_path / "calibration.json").write_text(json.dumps({"color": camera, "rate_hz": 20}))
+    return tmp_path
+
+
+def test_player_publishes_every_frame_once_as_four_topics(ros, recording):
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+    from sensor_msgs.msg import CameraInfo, Image
+
+    from d2a2_ros.images import color_array, view
+
+    listener = rclpy.create_node("listener")
+    got = {t: [] for t in ("color/image_raw", "color/camera_info", "depth/image_raw", "depth/camera_info")}
+    for topic, messages in got.items():
+        listener.create_subscription(CameraInfo if "info" in topic else Image, topic, messages.append, 20)
+    executor = SingleThreadedExecutor()
+    executor.add_node(listener)
+    process = start("recording_player", f"recording:={recording}", "loop:=false", "wait_for_subscribers:=true")
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and not all(len(m) == 3 for m in got.values()):
+        executor.spin_once(timeout_sec=0.1)
+    assert process.wait(30) == 0, output(process)
+    listener.destroy_node()
+    assert [view(m)[0, 0] for m in got["depth/image_raw"]] == [1000, 1001, 1002]
+    assert [color_array(m)[0, 0, 0] for m in got["color/image_raw"]] == [0, 40, 80]
+    for messages in zip(*got.values(), strict=True):
+        assert len({(m.header.stamp.sec, m.header.stamp.nanosec) for m in messages}) == 1
+        assert {m.header.frame_id for m in messages} == {"camera_color_optical_frame"}
+    info = got["depth/camera_info"][0]
+    np.testing.assert_allclose(info.k, [7.5, 0, 3.375, 0, 7.5, 2.375, 0, 0, 1])
+    assert (info.width, info.height) == (8, 6)
