@@ -65,7 +65,7 @@ class DepthUpsampler:
         max_fill_px: float = 16.0,
         scale: int = 0,
     ) -> None:
-        self.device = _resolve_device(device)
+        self.device = resolve_device(device)
         self.precision = _resolve_precision(precision, self.device)
         self.scales: tuple[int, ...] = tuple(model.scales)
         if scale and scale not in self.scales:
@@ -185,13 +185,18 @@ class DepthUpsampler:
         return provenance
 
 
-def _resolve_device(device: str) -> torch.device:
+def resolve_device(device: str) -> torch.device:
+    """The torch device of a user's choice: "auto" (the GPU where there is one), "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        ValueError: unknown name, or a GPU where there is none.
+    """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)
     except RuntimeError as error:
-        raise ValueError(f"unknown device {device!r}; use 'auto', 'cpu', 'cuda' or 'cuda:N'") from error
+        raise ValueError(f"device {device!r} is unknown; use 'auto', 'cpu', 'cuda' or 'cuda:N'") from error
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {device!r} was asked for, but torch finds no GPU; use 'auto' or 'cpu'")
     return resolved

@@ -131,6 +131,25 @@ def resolve_weights(name_or_path: str | Path) -> Path:
     )
 
 
+def load_any(name_or_path: str | Path, scale: int | None = None, backend: str = "auto") -> nn.Module:
+    """Loads shipped weights, a .safetensors file, or an authors' .pth checkpoint (which needs ``scale``).
+
+    Raises:
+        WeightsError: missing, damaged, or a .pth without a scale.
+    """
+    if Path(name_or_path).suffix in (".pth", ".pt"):
+        if scale is None:
+            raise WeightsError(f"{name_or_path} is an authors' checkpoint, which does not say its scale; name it")
+        return load_official_checkpoint(name_or_path, scale, backend)
+    return load_weights(resolve_weights(name_or_path), backend)
+
+
+def checksums() -> dict[str, str]:
+    """SHA-256 of each weights file that ships with the package, by file name (pretrained/sha256.json)."""
+    path = PRETRAINED / "sha256.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
 def list_pretrained() -> list[str]:
     """Names of the weights that ship with the package."""
     return sorted(path.stem for path in PRETRAINED.glob("*.safetensors"))

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import yaml
-from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
+
+from launch import LaunchContext, LaunchDescription
 
 CONFIG = PathJoinSubstitution([FindPackageShare("d2a2_ros"), "config"])
 # argument: the node's own name of the topic
@@ -41,7 +42,10 @@ def generate_launch_description() -> LaunchDescription:
                 "device", default_value="", description="auto, cpu, cuda, cuda:1, ...; empty: as params_file says."
             ),
             DeclareLaunchArgument(
-                "use_sim_time", default_value="", description="true or false; empty: as params_file says, else false."
+                "use_sim_time",
+                default_value="",
+                choices=["", "true", "false", "True", "False"],
+                description="Take the time from /clock; empty: as params_file says, else false.",
             ),
             DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal."),
             # Without the profile most large images are lost; one that the user chose goes first.
@@ -57,9 +61,9 @@ def _node(context: LaunchContext) -> list[Node]:
 
     overrides = {}
     if argument("device"):
-        overrides["device"] = ParameterValue(argument("device"), value_type=str)
+        overrides["device"] = ParameterValue(LaunchConfiguration("device"), value_type=str)
     if argument("use_sim_time"):
-        overrides["use_sim_time"] = ParameterValue(argument("use_sim_time"), value_type=bool)
+        overrides["use_sim_time"] = ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)
     return [
         Node(
             package="d2a2_ros",

@@ -124,6 +124,12 @@ class Recording:
         }
 
 
+def read_frame(color: str | Path, depth: str | Path) -> Frame:
+    """One pair from two files: a colour image, and a 16-bit PNG in millimetres."""
+    color, depth = Path(color), Path(depth)
+    return Frame(color.name.split(".")[0], np.asarray(_open(color).convert("RGB")), _read_mm(depth), None)
+
+
 def to_metres(depth_mm: np.ndarray) -> np.ndarray:
     """uint16 millimetres (h, w), 0 invalid -> float32 metres, NaN invalid."""
     depth = depth_mm.astype(np.float32) / 1000

@@ -111,8 +111,13 @@ def test_a_slope_keeps_its_place(size, lr_size, scale):
     # At the border cells are cut and nothing is extrapolated.
     margin = [int(2 * scale + ratio) for ratio in ratios]
     inside = np.s_[margin[0] : -margin[0], margin[1] : -margin[1]]
-    assert expected[inside].size > 100
-    np.testing.assert_allclose(result.depth[inside], expected[inside], atol=2e-5)
+    error = (result.depth - expected)[inside]
+    assert error.size > 100
+    # A cell that cuts measurements weighs each as a whole step of the slope, so it is off by a fraction of a step that
+    # changes its sign from cell to cell. Whole cells and interpolated ones are exact.
+    whole = all(scale <= ratio or scale % ratio == 0 for ratio in ratios)
+    assert np.abs(error).max() < (2e-5 if whole else 1.1e-3)
+    assert abs(error.mean()) < (2e-5 if whole else 1e-4)
     assert np.abs(result.depth - expected).max() < 0.0101 * (1 + scale / min(ratios))
 
 

@@ -1,0 +1,261 @@
+"""The command `d2a2`: parses, calls, prints. What it does lives in the modules it calls."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+import yaml
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one subcommand; returns the exit status: 2 for a user's mistake, with one line that says what to do."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options) or 0
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        print(f"d2a2 {options.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="d2a2", description="RGB-guided depth super-resolution with D2A2.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_upsample(commands)
+    _add_train(commands)
+    _add_evaluate(commands)
+    _add_report(commands)
+    _add_weights(commands)
+    _add_convert(commands)
+    _add_prepare_nyu(commands)
+    _add_benchmark(commands)
+    return parser
+
+
+# -- upsample ----------------------------------------------------------------------------------------------------------
+
+
+def _add_upsample(commands) -> None:  # noqa: ANN001 (argparse keeps the type private)
+    p = commands.add_parser("upsample", help="upsample a folder recording, or one colour and one depth image")
+    p.add_argument("input", nargs="+", type=Path, help="a recording folder, or COLOR DEPTH (16-bit PNG, millimetres)")
+    p.add_argument("--out", type=Path, required=True, help="folder for NAME.depth.png (mm) and NAME.provenance.png")
+    p.add_argument("--max-fill-px", type=float, default=16.0, help="fill holes this far, in output pixels")
+    _add_model_options(p)
+    p.set_defaults(run=_upsample)
+
+
+def _add_model_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--weights", default="d2a2-lite", help="shipped name or path of a .safetensors file")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    p.add_argument("--precision", default="auto", help="auto, float32, float16 or bfloat16")
+
+
+def _upsample(o: argparse.Namespace) -> None:
+    import numpy as np
+    from PIL import Image
+    from tqdm import tqdm
+
+    from d2a2_core.data.recording import Recording, read_frame
+    from d2a2_core.upsampler import DepthUpsampler
+
+    if len(o.input) > 2:
+        raise ValueError(f"expected one recording folder, or one colour and one depth image, got {len(o.input)} paths")
+    frames = Recording(o.input[0]) if len(o.input) == 1 else [read_frame(*o.input)]
+    upsampler = DepthUpsampler.from_pretrained(o.weights, o.device, o.precision, o.max_fill_px)
+    o.out.mkdir(parents=True, exist_ok=True)
+    for i in tqdm(range(len(frames)), unit="frame", disable=None):
+        frame = frames[i]
+        result = upsampler.upsample(frame.color, frame.depth)
+        millimetres = np.clip(np.rint(np.nan_to_num(result.depth) * 1000), 0, 65535).astype(np.uint16)
+        Image.fromarray(millimetres).save(o.out / f"{frame.name}.depth.png")
+        Image.fromarray(result.provenance).save(o.out / f"{frame.name}.provenance.png")
+    print(f"{len(frames)} depth images written to {o.out}")
+
+
+# -- train -------------------------------------------------------------------------------------------------------------
+
+
+def _add_train(commands) -> None:  # noqa: ANN001
+    from d2a2_core.training.config import PRESETS, TrainConfig
+
+    p = commands.add_parser("train", help="train a network, or go on with a run")
+    p.add_argument("--out", type=Path, required=True, help="the run's folder; a run that is there goes on")
+    p.add_argument("--preset", default="paper", choices=sorted(PRESETS), help="settings to start from")
+    p.add_argument("--config", type=Path, help="YAML file with settings that override the preset's")
+    for f in fields(TrainConfig):
+        default = f.default if f.default is not MISSING else f.default_factory()
+        p.add_argument(f"--{f.name.replace('_', '-')}", dest=f"set_{f.name}", help=f"default {default!r}")
+    p.set_defaults(run=_train)
+
+
+def _train(o: argparse.Namespace) -> None:
+    from d2a2_core.training.config import TrainConfig, make_config
+    from d2a2_core.training.trainer import train
+
+    given = {f.name: getattr(o, f"set_{f.name}") for f in fields(TrainConfig)}
+    overrides = {k: _value(k, v) for k, v in given.items() if v is not None}
+    print(f"weights: {train(make_config(o.preset, o.config, overrides), o.out)}")
+
+
+def _value(name: str, text: str):  # noqa: ANN202
+    """A flag's value, read as YAML ("4", "[4, 8]", "{model: d2a2, scale: 8}"); texts stay texts."""
+    from d2a2_core.training.config import TrainConfig
+
+    default = getattr(TrainConfig(), name)
+    return text if isinstance(default, str) else yaml.safe_load(text)
+
+
+# -- evaluate, report --------------------------------------------------------------------------------------------------
+
+
+def _add_evaluate(commands) -> None:  # noqa: ANN001
+    from d2a2_core.data.benchmarks import SPECS
+
+    p = commands.add_parser("evaluate", help="measure a method or weights on a benchmark set")
+    p.add_argument("--dataset", required=True, choices=sorted(SPECS))
+    p.add_argument("--root", type=Path, required=True, help="folder that holds the set's folder, or that folder")
+    p.add_argument("--split", default="test")
+    p.add_argument("--scale", type=int, required=True, help="4, 8 or 16")
+    what = p.add_mutually_exclusive_group(required=True)
+    what.add_argument("--method", help="nearest, bilinear, bicubic, guided, joint_bilateral, jbu, fgs, or FILE.onnx")
+    what.add_argument("--weights", help="shipped name, .safetensors file, or an authors' .pth checkpoint")
+    p.add_argument("--range", default="oracle", choices=("oracle", "deploy"), help="what normalises the LR")
+    p.add_argument("--device", default="auto")
+    p.add_argument("--csv", type=Path, help="write one row per image to this file")
+    p.add_argument("--out", type=Path, help="write a run folder (metrics, pictures) for `d2a2 report`")
+    p.add_argument("--pictures", type=int, default=8, help="images with pictures in the run folder")
+    p.set_defaults(run=_evaluate)
+
+
+def _evaluate(o: argparse.Namespace) -> None:
+    from d2a2_core.data.benchmarks import open_dataset
+    from d2a2_core.evaluation.baselines import NetworkMethod, get_method
+    from d2a2_core.evaluation.evaluator import evaluate, format_summary, write_csv
+    from d2a2_core.upsampler import resolve_device
+    from d2a2_core.weights import load_any
+
+    samples = open_dataset(o.dataset, o.root, o.split)
+    print(samples.describe())
+    if o.method:
+        method = get_method(o.method)
+    else:
+        model = load_any(o.weights, o.scale)
+        if o.scale not in model.scales:
+            raise ValueError(f"weights {o.weights} are for scales {list(model.scales)}, asked for {o.scale}")
+        method = NetworkMethod(model.to(resolve_device(o.device)), None, Path(o.weights).stem)
+    rows = evaluate(samples, method, o.scale, o.range, run_dir=o.out, pictures=o.pictures)
+    if o.csv:
+        write_csv(rows, o.csv)
+    print(format_summary(rows))
+
+
+def _add_report(commands) -> None:  # noqa: ANN001
+    p = commands.add_parser("report", help="make one HTML page of one or several evaluations")
+    p.add_argument("runs", nargs="+", type=Path, help="folders written by `d2a2 evaluate --out`")
+    p.add_argument("--out", type=Path, default=Path("report.html"))
+    p.set_defaults(run=_report)
+
+
+def _report(o: argparse.Namespace) -> None:
+    from d2a2_core.evaluation.report import write_report
+
+    write_report(o.runs, o.out)
+    print(f"written: {o.out}")
+
+
+# -- weights -----------------------------------------------------------------------------------------------------------
+
+
+def _add_weights(commands) -> None:  # noqa: ANN001
+    p = commands.add_parser("weights", help="list, describe or verify weights")
+    p.add_argument("action", choices=("list", "info", "verify"))
+    p.add_argument("name", nargs="?", help="shipped name or path (default: all shipped ones)")
+    p.set_defaults(run=_weights)
+
+
+def _weights(o: argparse.Namespace) -> int:
+    from d2a2_core.weights import checksums, list_pretrained, read_info, resolve_weights, sha256
+
+    failed = 0
+    for name in [o.name] if o.name else list_pretrained():
+        path = resolve_weights(name)
+        info = read_info(path)
+        if o.action == "list":
+            scales = ", ".join(f"x{s}" for s in info.scales)
+            print(f"{name}  {info.config['model']}  {scales}  {path.stat().st_size / 1e6:.1f} MB  {info.card.get('title', '')}")
+        elif o.action == "info":
+            facts = {"file": str(path), "sha256": sha256(path), "config": info.config, "card": info.card}
+            print(yaml.safe_dump(facts, sort_keys=False, width=110, allow_unicode=True))
+        else:
+            known = checksums().get(path.name)
+            good = sha256(path) == known
+            failed += not good
+            reason = "not one of the shipped files" if known is None else "differs from the shipped file: get it again"
+            print(f"{name}: {'ok' if good else reason}")
+    return 1 if failed else 0
+
+
+def _add_convert(commands) -> None:  # noqa: ANN001
+    p = commands.add_parser("convert", help="turn an authors' .pth checkpoint into .safetensors, or back")
+    p.add_argument("source", type=Path)
+    p.add_argument("target", type=Path)
+    p.add_argument("--scale", type=int, help="of an authors' checkpoint, which does not say it")
+    p.set_defaults(run=_convert)
+
+
+def _convert(o: argparse.Namespace) -> None:
+    import torch
+
+    from d2a2_core.weights import load_any, save_weights, to_official
+
+    model = load_any(o.source, o.scale)
+    if o.target.suffix == ".safetensors":
+        save_weights(o.target, model, {"title": f"converted from {o.source.name}"})
+    elif o.target.suffix in (".pth", ".pt"):
+        if model.config["model"] != "d2a2":
+            raise ValueError(f"{o.source} is a {model.config['model']}; the authors' scripts only know d2a2")
+        torch.save(to_official(model.state_dict()), o.target)
+    else:
+        raise ValueError(f"expected a target that ends in .safetensors or .pth, got {o.target.name}")
+    print(f"written: {o.target}")
+
+
+# -- prepare-nyu, benchmark --------------------------------------------------------------------------------------------
+
+
+def _add_prepare_nyu(commands) -> None:  # noqa: ANN001
+    p = commands.add_parser("prepare-nyu", help="unpack nyu_depth_v2_labeled.mat into the authors' folder layout")
+    p.add_argument("mat", type=Path)
+    p.add_argument("out", type=Path)
+    p.set_defaults(run=_prepare_nyu)
+
+
+def _prepare_nyu(o: argparse.Namespace) -> None:
+    from d2a2_core.data.nyu import prepare_nyu
+
+    print(f"{prepare_nyu(o.mat, o.out)} pairs written to {o.out}")
+
+
+def _add_benchmark(commands) -> None:  # noqa: ANN001
+    p = commands.add_parser("benchmark", help="time and memory per frame on this machine")
+    p.add_argument("--size", default="640x480", help="of the colour image, WIDTHxHEIGHT")
+    p.add_argument("--ratio", type=float, default=4.0, help="colour size / depth size")
+    p.add_argument("--frames", type=int, default=10)
+    p.add_argument("--threads", type=int, default=0, help="CPU threads (0: torch's default)")
+    _add_model_options(p)
+    p.set_defaults(run=_benchmark)
+
+
+def _benchmark(o: argparse.Namespace) -> None:
+    from d2a2_core.evaluation.speed import benchmark_upsampler
+
+    width, height = (int(v) for v in o.size.lower().split("x"))
+    print(benchmark_upsampler(o.weights, (height, width), o.ratio, o.frames, o.device, o.precision, o.threads))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
