@@ -43,7 +43,10 @@ setup(
     entry_points={
         "console_scripts": [
             "d2a2 = d2a2_core.cli:main",
-            *(f"{name} = d2a2_ros.{module}:main" for name, module in zip(EXECUTABLES, ("node", "recording_player"))),
+            *(
+                f"{name} = d2a2_ros.{module}:main"
+                for name, module in zip(EXECUTABLES, ("node", "recording_player"), strict=True)
+            ),
         ]
     },
     zip_safe=False,

@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
 # -- upsample ----------------------------------------------------------------------------------------------------------
 
 
-def _add_upsample(commands) -> None:  # noqa: ANN001 (argparse keeps the type private)
+def _add_upsample(commands) -> None:
     p = commands.add_parser("upsample", help="upsample a folder recording, or one colour and one depth image")
     p.add_argument("input", nargs="+", type=Path, help="a recording folder, or COLOR DEPTH (16-bit PNG, millimetres)")
     p.add_argument("--out", type=Path, required=True, help="folder for NAME.depth.png (mm) and NAME.provenance.png")
@@ -79,7 +79,7 @@ def _upsample(o: argparse.Namespace) -> None:
 # -- train -------------------------------------------------------------------------------------------------------------
 
 
-def _add_train(commands) -> None:  # noqa: ANN001
+def _add_train(commands) -> None:
     from d2a2_core.training.config import PRESETS, TrainConfig
 
     p = commands.add_parser("train", help="train a network, or go on with a run")
@@ -101,7 +101,7 @@ def _train(o: argparse.Namespace) -> None:
     print(f"weights: {train(make_config(o.preset, o.config, overrides), o.out)}")
 
 
-def _value(name: str, text: str):  # noqa: ANN202
+def _value(name: str, text: str):
     """A flag's value, read as YAML ("4", "[4, 8]", "{model: d2a2, scale: 8}"); texts stay texts."""
     from d2a2_core.training.config import TrainConfig
 
@@ -112,7 +112,7 @@ def _value(name: str, text: str):  # noqa: ANN202
 # -- evaluate, report --------------------------------------------------------------------------------------------------
 
 
-def _add_evaluate(commands) -> None:  # noqa: ANN001
+def _add_evaluate(commands) -> None:
     from d2a2_core.data.benchmarks import SPECS
 
     p = commands.add_parser("evaluate", help="measure a method or weights on a benchmark set")
@@ -153,7 +153,7 @@ def _evaluate(o: argparse.Namespace) -> None:
     print(format_summary(rows))
 
 
-def _add_report(commands) -> None:  # noqa: ANN001
+def _add_report(commands) -> None:
     p = commands.add_parser("report", help="make one HTML page of one or several evaluations")
     p.add_argument("runs", nargs="+", type=Path, help="folders written by `d2a2 evaluate --out`")
     p.add_argument("--out", type=Path, default=Path("report.html"))
@@ -170,7 +170,7 @@ def _report(o: argparse.Namespace) -> None:
 # -- weights -----------------------------------------------------------------------------------------------------------
 
 
-def _add_weights(commands) -> None:  # noqa: ANN001
+def _add_weights(commands) -> None:
     p = commands.add_parser("weights", help="list, describe or verify weights")
     p.add_argument("action", choices=("list", "info", "verify"))
     p.add_argument("name", nargs="?", help="shipped name or path (default: all shipped ones)")
@@ -186,7 +186,9 @@ def _weights(o: argparse.Namespace) -> int:
         info = read_info(path)
         if o.action == "list":
             scales = ", ".join(f"x{s}" for s in info.scales)
-            print(f"{name}  {info.config['model']}  {scales}  {path.stat().st_size / 1e6:.1f} MB  {info.card.get('title', '')}")
+            print(
+                f"{name}  {info.config['model']}  {scales}  {path.stat().st_size / 1e6:.1f} MB  {info.card.get('title', '')}"
+            )
         elif o.action == "info":
             facts = {"file": str(path), "sha256": sha256(path), "config": info.config, "card": info.card}
             print(yaml.safe_dump(facts, sort_keys=False, width=110, allow_unicode=True))
@@ -199,7 +201,7 @@ def _weights(o: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _add_convert(commands) -> None:  # noqa: ANN001
+def _add_convert(commands) -> None:
     p = commands.add_parser("convert", help="turn an authors' .pth checkpoint into .safetensors, or back")
     p.add_argument("source", type=Path)
     p.add_argument("target", type=Path)
@@ -227,7 +229,7 @@ def _convert(o: argparse.Namespace) -> None:
 # -- prepare-nyu, benchmark --------------------------------------------------------------------------------------------
 
 
-def _add_prepare_nyu(commands) -> None:  # noqa: ANN001
+def _add_prepare_nyu(commands) -> None:
     p = commands.add_parser("prepare-nyu", help="unpack nyu_depth_v2_labeled.mat into the authors' folder layout")
     p.add_argument("mat", type=Path)
     p.add_argument("out", type=Path)
@@ -240,7 +242,7 @@ def _prepare_nyu(o: argparse.Namespace) -> None:
     print(f"{prepare_nyu(o.mat, o.out)} pairs written to {o.out}")
 
 
-def _add_benchmark(commands) -> None:  # noqa: ANN001
+def _add_benchmark(commands) -> None:
     p = commands.add_parser("benchmark", help="time and memory per frame on this machine")
     p.add_argument("--size", default="640x480", help="of the colour image, WIDTHxHEIGHT")
     p.add_argument("--ratio", type=float, default=4.0, help="colour size / depth size")

@@ -8,7 +8,8 @@ from sensor_msgs_py import point_cloud2
 from std_msgs.msg import Header
 
 _FIELDS = [
-    PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1) for i, name in enumerate(("x", "y", "z", "rgb"))
+    PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
+    for i, name in enumerate(("x", "y", "z", "rgb"))
 ]
 _DTYPE = point_cloud2.dtype_from_fields(_FIELDS)
 

@@ -1,6 +1,6 @@
 """The demo: player and node as separate processes over DDS, collected as any subscriber would, with pictures and figures.
 
-    python -m d2a2_ros.demo [--recording FOLDER] [--out demo_out] [--weights NAME_OR_PATH] [--frames N] [--rate HZ]
+python -m d2a2_ros.demo [--recording FOLDER] [--out demo_out] [--weights NAME_OR_PATH] [--frames N] [--rate HZ]
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from d2a2_core.depth import fill_holes, invalid_to_nan
 from d2a2_core.evaluation.pictures import colorize_depth, contact_sheet, enlarge_nearest, error_map
 from d2a2_core.geometry import write_ply
 from d2a2_core.weights import WeightsError
+
 
 def share_directory() -> Path:
     """Where config/ and sample_recording/ are: the checkout, or share/d2a2_ros of an installed package."""
@@ -68,7 +69,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     rate = options.rate or min(recording.rate_hz, 0.7 / seconds)
     options.out.mkdir(parents=True, exist_ok=True)
-    print(f"{recording.folder.name}: {len(recording)} frames; one takes {seconds:.2f} s here, so they are played at {rate:.2f} Hz")
+    print(
+        f"{recording.folder.name}: {len(recording)} frames; one takes {seconds:.2f} s here, so they are played at {rate:.2f} Hz"
+    )
     environment = demo_environment()
     os.environ.update(environment)  # before rclpy is imported: the middleware reads it once
     player, node = start_processes(recording.folder, options.weights, rate, environment)
@@ -82,7 +85,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="demo", description=__doc__.splitlines()[0])
-    parser.add_argument("--recording", type=Path, default=share_directory() / "sample_recording", help="folder recording to play")
+    parser.add_argument(
+        "--recording", type=Path, default=share_directory() / "sample_recording", help="folder recording to play"
+    )
     parser.add_argument("--out", type=Path, default=Path("demo_out"), help="where the results go")
     parser.add_argument("--weights", default="d2a2-lite", help="shipped name or path")
     parser.add_argument("--rate", type=float, default=0.0, help="frames per second; 0: what this machine can follow")
@@ -175,7 +180,7 @@ def collect(player: subprocess.Popen, node: subprocess.Popen, timeout: float, pa
     return collected
 
 
-def _subscribe(collector, collected: Collected) -> None:  # noqa: ANN001 (an rclpy node)
+def _subscribe(collector, collected: Collected) -> None:
     from diagnostic_msgs.msg import DiagnosticArray
     from rclpy.qos import QoSProfile
     from rclpy.time import Time
@@ -184,7 +189,7 @@ def _subscribe(collector, collected: Collected) -> None:  # noqa: ANN001 (an rcl
 
     from d2a2_ros.images import depth_array, view
 
-    def stamp(msg) -> int:  # noqa: ANN001
+    def stamp(msg) -> int:
         return Time.from_msg(msg.header.stamp).nanoseconds
 
     def on_sent(msg: Image) -> None:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -16,7 +17,9 @@ from rclpy.time import Time
 class Reporter:
     """Reports each cause at once, and again at most every ``period`` seconds, with the number of times in between."""
 
-    def __init__(self, logger: RcutilsLogger, period: float = 30.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, logger: RcutilsLogger, period: float = 30.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._logger, self._period, self._clock = logger, period, clock
         self._last: dict[str, float] = {}
         self._held_back: Counter[str] = Counter()
@@ -38,7 +41,7 @@ class Statistics:
     """Counters and recent timings of the node; safe to use from all its threads."""
 
     #: what is counted: key -> text on /diagnostics
-    COUNTERS = {
+    COUNTERS: ClassVar = {
         "color": "colour images received",
         "depth": "depth images received",
         "pairs": "pairs received",

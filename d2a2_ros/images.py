@@ -100,7 +100,9 @@ def to_message(image: np.ndarray, encoding: str, header: Header) -> Image:
     """
     dtype, channels = _PLAIN[encoding]
     if image.dtype != dtype or (image.shape[2] if image.ndim == 3 else 1) != channels:
-        raise ValueError(f"expected {channels} channel(s) of {np.dtype(dtype)} for {encoding}, got {image.dtype} {image.shape}")
+        raise ValueError(
+            f"expected {channels} channel(s) of {np.dtype(dtype)} for {encoding}, got {image.dtype} {image.shape}"
+        )
     msg = Image(header=header, height=image.shape[0], width=image.shape[1], encoding=encoding)
     msg.is_bigendian = int(sys.byteorder == "big")
     msg.step = image.shape[1] * channels * image.itemsize

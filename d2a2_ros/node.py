@@ -49,7 +49,7 @@ class UpsampleNode(Node):
         ParameterError, WeightsError, ValueError: a parameter cannot be used; the message says which and why.
     """
 
-    def __init__(self, **kwargs) -> None:  # noqa: ANN003 (rclpy's own)
+    def __init__(self, **kwargs) -> None:
         super().__init__("upsample_node", **kwargs)
         self.settings = NodeParameters(self)
         if self.settings.threads:
@@ -87,7 +87,7 @@ class UpsampleNode(Node):
     # -- topics --------------------------------------------------------------------------------------------------
 
     def _create_publishers(self) -> None:
-        def publisher(kind, topic):  # noqa: ANN001, ANN202
+        def publisher(kind, topic):
             # Reliable like a driver's, so that every kind of subscriber can connect; overridable per topic.
             overriding = QoSOverridingOptions.with_default_policies()
             return self.create_publisher(kind, topic, QoSProfile(depth=2), qos_overriding_options=overriding)
@@ -196,7 +196,7 @@ class UpsampleNode(Node):
         """An error that nothing foresaw: the pair is lost, the node lives on."""
         self._unusable(repr(error), f"{type(error).__name__}: {error}")
 
-    def _on_time_jump(self, jump) -> None:  # noqa: ANN001
+    def _on_time_jump(self, jump) -> None:
         if self.get_clock().clock_type == ClockType.ROS_TIME:
             self._last_stamp = None
             self.get_logger().info("the clock jumped back; taking stamps as they come again")

@@ -44,7 +44,9 @@ class Spec:
         if self.choices and value not in self.choices:
             raise ParameterError(f"parameter '{self.name}' must be one of {list(self.choices)}, got {value!r}")
         if self.bounds and not self.bounds[0] <= value <= self.bounds[1]:
-            raise ParameterError(f"parameter '{self.name}' must be from {self.bounds[0]} to {self.bounds[1]}, got {value!r}")
+            raise ParameterError(
+                f"parameter '{self.name}' must be from {self.bounds[0]} to {self.bounds[1]}, got {value!r}"
+            )
 
 
 SPECS = (

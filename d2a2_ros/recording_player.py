@@ -25,10 +25,10 @@ class RecordingPlayer(Node):
         RecordingError: the folder cannot be played; the message says why.
     """
 
-    def __init__(self, **kwargs) -> None:  # noqa: ANN003 (rclpy's own)
+    def __init__(self, **kwargs) -> None:
         super().__init__("recording_player", **kwargs)
 
-        def parameter(name: str, default, description: str, bounds: tuple | None = None):  # noqa: ANN001, ANN202
+        def parameter(name: str, default, description: str, bounds: tuple | None = None):
             descriptor = ParameterDescriptor(description=description, read_only=True)
             if bounds:
                 descriptor.floating_point_range = [FloatingPointRange(from_value=bounds[0], to_value=bounds[1])]
@@ -39,7 +39,9 @@ class RecordingPlayer(Node):
         self._loop = parameter("loop", True, "Start again after the last frame.")
         self._patient = parameter("wait_for_subscribers", False, "Start once both images have a subscriber.")
         color_frame = parameter("color_frame_id", "camera_color_optical_frame", "frame_id of the colour camera.")
-        depth_frame = parameter("depth_frame_id", "camera_depth_optical_frame", "frame_id of depth that is not registered.")
+        depth_frame = parameter(
+            "depth_frame_id", "camera_depth_optical_frame", "frame_id of depth that is not registered."
+        )
         if not folder:
             raise RecordingError("parameter 'recording' is empty; set it to the folder of a recording")
         self.recording = Recording(folder)

@@ -84,7 +84,9 @@ def _cc0_models(archive: Path) -> list[FurnitureModel]:
             path = entry.get("model", "").lstrip("/")
             if path not in names or not path.endswith(".obj"):
                 continue
-            own = [n for n in names if PurePosixPath(n).parent == PurePosixPath(path).parent and _LICENCE_FILE.search(n)]
+            own = [
+                n for n in names if PurePosixPath(n).parent == PurePosixPath(path).parent and _LICENCE_FILE.search(n)
+            ]
             texts = [bundle.read(n).decode("latin1") for n in own]
             if any(_NOT_CC0.search(t) or not _CC0.search(t) for t in texts):
                 continue

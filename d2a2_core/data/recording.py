@@ -109,7 +109,9 @@ class Recording:
                 entry.get("distortion_model", ""), tuple(float(v) for v in entry.get("D", ())),
             )  # fmt: skip
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise RecordingError(f"{self.folder}/calibration.json: entry {which!r} cannot be used: {error!r}") from error
+            raise RecordingError(
+                f"{self.folder}/calibration.json: entry {which!r} cannot be used: {error!r}"
+            ) from error
 
     @property
     def registered(self) -> bool:
@@ -119,9 +121,8 @@ class Recording:
 
     def _find(self, kind: str) -> dict[str, Path]:
         files = [p for p in sorted(self.folder.iterdir()) if p.suffix.lower() in (".png", ".jpg", ".jpeg")]
-        return {p.name.split(".")[0]: p for p in files if p.stem.split(".")[1:] == [kind]} or {
-            "0": p for p in files if p.stem == kind
-        }
+        numbered = {p.name.split(".")[0]: p for p in files if p.stem.split(".")[1:] == [kind]}
+        return numbered or {name: p for name, p in zip("0", (p for p in files if p.stem == kind), strict=False)}
 
 
 def read_frame(color: str | Path, depth: str | Path) -> Frame:

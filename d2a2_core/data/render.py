@@ -109,7 +109,9 @@ class Tracer:
         self.specular = np.array([m.specular for m in self.materials], np.float32)
         self.emission = np.array([m.emission for m in self.materials], np.float32)
 
-    def cast(self, origins: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def cast(
+        self, origins: np.ndarray, directions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """First hits of N rays, both (N, 3): face index (-1 = none), distance in lengths of `direction` (NaN = none), u, v."""
         hit = self._scene.run(_f32(origins), _f32(directions), query="INTERSECT", output=True)
         face = hit["primID"]
@@ -131,7 +133,11 @@ class Tracer:
                 self.mips[index] = _mip_levels(self.materials[index].texture)
             rows = np.nonzero(material == index)[0]
             corner = self.uv[face[rows]]
-            uv = corner[:, 0] + u[rows, None] * (corner[:, 1] - corner[:, 0]) + v[rows, None] * (corner[:, 2] - corner[:, 0])
+            uv = (
+                corner[:, 0]
+                + u[rows, None] * (corner[:, 1] - corner[:, 0])
+                + v[rows, None] * (corner[:, 2] - corner[:, 0])
+            )
             levels = self.mips[index]
             texels = footprint[rows] * self.uv_per_metre[face[rows]] * np.sqrt(levels[0].shape[0] * levels[0].shape[1])
             level = np.clip(np.round(np.log2(np.maximum(texels, 1e-6))), 0, len(levels) - 1).astype(int)

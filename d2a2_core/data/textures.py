@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 Array = np.ndarray
 Rng = np.random.Generator
 
-_WORDS = "depth guide scale 42 ROS pixel 3.14 edge HELLO stereo lens RGB-D 007 fusion Kinect grid exit A4 open".split()
+_WORDS = "depth guide scale 42 ROS pixel 3.14 edge HELLO stereo lens RGB-D 007 fusion Kinect grid exit A4 open".split()  # noqa: SIM905
 
 
 def random_texture(size: int, rng: Rng) -> Array:
@@ -108,7 +108,9 @@ def cells(size: int, rng: Rng) -> Array:
     half = (size + 1) // 2
     seeds = rng.uniform(0, half, (int(rng.integers(6, 40)), 2)).astype(np.float32)
     axis = np.arange(half, dtype=np.float32)
-    distance = (axis[None, :, None] - seeds[:, 0, None, None]) ** 2 + (axis[None, None, :] - seeds[:, 1, None, None]) ** 2
+    distance = (axis[None, :, None] - seeds[:, 0, None, None]) ** 2 + (
+        axis[None, None, :] - seeds[:, 1, None, None]
+    ) ** 2
     index = np.argmin(distance, axis=0)
     palette = np.stack([random_colour(rng) for _ in seeds])
     return palette[index].repeat(2, axis=0).repeat(2, axis=1)[:size, :size]

@@ -47,7 +47,9 @@ class Camera:
                 "focal length (K[0], K[4]) in its camera info"
             )
         if self.model not in DISTORTION_MODELS:
-            raise ValueError(f"distortion model {self.model!r} is unknown; supported are {DISTORTION_MODELS[2:]} or none")
+            raise ValueError(
+                f"distortion model {self.model!r} is unknown; supported are {DISTORTION_MODELS[2:]} or none"
+            )
 
     @property
     def distorted(self) -> bool:

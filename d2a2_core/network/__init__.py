@@ -3,4 +3,4 @@
 from d2a2_core.network.d2a2 import D2A2, SCALES
 from d2a2_core.network.variants import D2A2Lite, build_model
 
-__all__ = ["SCALES", "D2A2", "D2A2Lite", "build_model"]
+__all__ = ["D2A2", "SCALES", "D2A2Lite", "build_model"]

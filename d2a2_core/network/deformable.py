@@ -40,7 +40,9 @@ def resolve_backend(backend: str) -> str:
     if backend == "auto":
         return available[0]
     if backend not in available:
-        raise RuntimeError("backend 'torchvision' was asked for, but torchvision does not import; use 'native' or 'auto'")
+        raise RuntimeError(
+            "backend 'torchvision' was asked for, but torchvision does not import; use 'native' or 'auto'"
+        )
     return backend
 
 

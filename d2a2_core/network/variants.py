@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from d2a2_core.network.d2a2 import (
-    SCALES,
     D2A2,
+    SCALES,
     FusionStage,
     ResidualBlock,
     ShallowDepthFeatures,

@@ -30,7 +30,9 @@ class TrainConfig:
     lr: float = 1e-4
     schedule: str = "fixed"  # fixed | cosine (to zero at the last step)
     warmup: int = 0  # steps of linear warm-up
-    l2_weight: float = 0.0  # of the squared error added to the L1 loss; pulls at edges, where L1 alone is content early on
+    l2_weight: float = (
+        0.0  # of the squared error added to the L1 loss; pulls at edges, where L1 alone is content early on
+    )
     clip: float = 0.0  # largest gradient norm (0 = off)
     ema: float = 0.0  # decay of the averaged weights that are validated and shipped (0 = off)
     precision: str = "float32"  # float32 | bf16 | fp16 (autocast; fp16 on a GPU only)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from d2a2_core.data.sampling import SceneSource, ShapeScenes
+from d2a2_core.data.benchmarks import open_dataset
+from d2a2_core.data.sampling import PairScenes, SceneSource, ShapeScenes
 from d2a2_core.training.config import TrainConfig
 
 _HELD_OUT = 1_000_003  # added to the seed: generated scenes that training never draws
@@ -21,4 +22,6 @@ def validation_source(config: TrainConfig) -> SceneSource:
 def _source(config: TrainConfig, split: str) -> SceneSource:
     if config.data == "shapes":
         return ShapeScenes(config.seed + (0 if split == "train" else _HELD_OUT))
-    raise NotImplementedError(config.data)
+    if not config.root:
+        raise ValueError(f"data={config.data} needs root, the folder of the data set")
+    return PairScenes(open_dataset(config.data, config.root, split), config.seed)

@@ -1,8 +1,8 @@
 """The training loop. A run lives in one folder and can be killed at any moment:
 
-    config.yaml        every setting, resolved          curve.csv       step, loss, learning rate, validation
-    provenance.json    command, revision, versions      state.pt        everything needed to go on, bit for bit on a CPU
-    last.safetensors   weights after the newest save    best.safetensors  weights with the lowest validation RMSE
+config.yaml        every setting, resolved          curve.csv       step, loss, learning rate, validation
+provenance.json    command, revision, versions      state.pt        everything needed to go on, bit for bit on a CPU
+last.safetensors   weights after the newest save    best.safetensors  weights with the lowest validation RMSE
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ class Trainer:
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         self.step, self.best = 0, math.inf
+        self.losses: list = []  # since the last row of the curve; part of the state, so that a resumed curve is the same
         self.validation: list[dict[str, Tensor]] = []
 
     def run(self) -> Path:
@@ -76,34 +77,44 @@ class Trainer:
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
         self._open_folder()
         model = nn.parallel.DistributedDataParallel(self.model) if self.world > 1 else self.model
-        started, losses, board = time.monotonic(), [], self._tensorboard()
+        started, board = time.monotonic(), self._tensorboard()
         progress = tqdm(
             total=self.config.steps, initial=self.step, unit="step", disable=self.quiet or not sys.stderr.isatty()
         )
         for batch in self._batches():
-            losses.append(self._train_step(model, batch))
+            self.losses.append(self._train_step(model, batch))
             progress.update()
-            row = {"step": self.step, "lr": self.optimizer.param_groups[0]["lr"]}
-            if self._due(self.config.log_every) or self._due(self.config.validate_every):
-                row["loss"] = float(torch.stack(losses).mean())
-                row["seconds"] = round(time.monotonic() - started, 2)
-                losses.clear()
-                if not math.isfinite(row["loss"]):
-                    raise TrainingError(
-                        f"the loss is {row['loss']} at step {self.step}; the state of an earlier step is in "
-                        f"{self.folder / 'state.pt'}. Try a lower lr, clip=1.0 or precision=float32"
-                    )
-                if self.main and self._due(self.config.validate_every):
+            last = self.step == self.config.steps
+            save = self._due(self.config.save_every) or last
+            validate = self._due(self.config.validate_every) or last
+            if save or validate or self._due(self.config.log_every):
+                self._check_loss()
+            if validate or self._due(self.config.log_every):
+                row = {"step": self.step, "lr": self.optimizer.param_groups[0]["lr"]}
+                row |= {"loss": float(np.mean(self.losses)), "seconds": round(time.monotonic() - started, 2)}
+                self.losses = []
+                if self.main and validate:
                     row |= self._validate(board)
                 self._log(row, board, progress)
-            if self.main and (self._due(self.config.save_every) or self.step == self.config.steps):
+            if self.main and save:
                 self._save()
         progress.close()
+        if board is not None:
+            board.close()
         if self.world > 1:
             dist.barrier()
             dist.destroy_process_group()
         best = self.folder / "best.safetensors"
         return best if best.exists() else self.folder / "last.safetensors"
+
+    def _check_loss(self) -> None:
+        """Stops before a loss that is not finite gets into a checkpoint."""
+        self.losses = [float(loss) for loss in self.losses]
+        if not np.isfinite(self.losses).all():
+            raise TrainingError(
+                f"the loss is not finite at step {self.step}; the state of an earlier step is in "
+                f"{self.folder / 'state.pt'}. Try a lower lr, clip=1.0 or precision=float32 in a new folder"
+            )
 
     # -- one step ------------------------------------------------------------------------------------------------
 
@@ -152,20 +163,27 @@ class Trainer:
             training_source(config), config.scales, config.crop, config.batch_size // self.world, config.seed,
             self.rank, self.world, config.range_jitter, config.misalign,
         )  # fmt: skip
-        return iter(
-            DataLoader(
-                data,
-                batch_size=None,
-                sampler=range(self.step, config.steps),  # a batch is its number, so resuming is starting later
-                num_workers=config.workers,
-                pin_memory=self.device.type == "cuda",
-                prefetch_factor=4 if config.workers else None,
-                multiprocessing_context="spawn" if config.workers else None,
-            )
+        loader = DataLoader(
+            data,
+            batch_size=None,
+            sampler=range(self.step, config.steps),  # a batch is its number, so resuming is starting later
+            num_workers=config.workers,
+            pin_memory=self.device.type == "cuda",
+            prefetch_factor=4 if config.workers else None,
+            multiprocessing_context="spawn" if config.workers else None,
         )
+        try:
+            yield from loader
+        except GeneratorExit:
+            raise
+        except Exception as error:
+            raise TrainingError(
+                f"a training sample of step {self.step + 1} cannot be used: {error}. Repair or remove it and start the same "
+                "command again; checkpoints are intact"
+            ) from error
 
     @torch.no_grad()
-    def _validate(self, board) -> dict[str, float]:  # noqa: ANN001 (a SummaryWriter, where installed)
+    def _validate(self, board) -> dict[str, float]:
         """RMSE of the (averaged) weights and of bicubic over held-out batches, in units of the normalised range."""
         config = self.config
         if not self.validation:
@@ -238,7 +256,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        self.step, self.best = state["step"], state["best"]
+        self.step, self.best, self.losses = state["step"], state["best"], state["losses"]
         if self.averaged is not None:
             self.averaged = state["averaged"]
         torch.set_rng_state(state["rng"].cpu())
@@ -251,6 +269,7 @@ class Trainer:
             "averaged": self.averaged,
             "step": self.step,
             "best": self.best,
+            "losses": [float(loss) for loss in self.losses],
             "rng": torch.get_rng_state(),
         }
 
@@ -268,7 +287,7 @@ class Trainer:
         card = json.loads((self.folder / "provenance.json").read_text()) | {"step": self.step}
         save_weights(self.folder / f"{name}.safetensors", model, card)
 
-    def _guarded(self, write) -> None:  # noqa: ANN001
+    def _guarded(self, write) -> None:
         try:
             write()
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
@@ -291,7 +310,7 @@ class Trainer:
             writer.writeheader()
             writer.writerows(rows)
 
-    def _log(self, row: dict, board, progress: tqdm) -> None:  # noqa: ANN001
+    def _log(self, row: dict, board, progress: tqdm) -> None:
         if not self.main:
             return
         with (self.folder / "curve.csv").open("a", newline="") as file:
@@ -306,7 +325,7 @@ class Trainer:
         elif not self.quiet:
             print(line, flush=True)
 
-    def _tensorboard(self):  # noqa: ANN202
+    def _tensorboard(self):
         if not (self.main and self.config.tensorboard):
             return None
         try:

@@ -157,7 +157,7 @@ def test_errors():
         deform_conv2d(x, offset, mask[:, :-1], weight, bias)
     with pytest.raises(ValueError, match="3 channels cannot be split into 2"):
         deform_conv2d(x[:, :3], offset, mask, weight[:, :3], bias)
-    with pytest.raises(ValueError, match="must be one of.*'cudnn'"):
+    with pytest.raises(ValueError, match=r"must be one of.*'cudnn'"):
         deform_conv2d(x, offset, mask, weight, bias, backend="cudnn")
     with pytest.raises(ValueError, match=r"channels \(12\) must be divisible by offset groups \(8\)"):
         ModulatedDeformConv(12, 8)

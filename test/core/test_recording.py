@@ -61,7 +61,9 @@ def test_shared_frames_are_in_order(shared):
 
 
 def test_numbered_frames(tmp_path):
-    made = {name: write_frame(tmp_path, f"{name}.", seed, truth=name == "002") for seed, name in enumerate(("002", "000"))}
+    made = {
+        name: write_frame(tmp_path, f"{name}.", seed, truth=name == "002") for seed, name in enumerate(("002", "000"))
+    }
     (tmp_path / "notes.txt").write_text("not a frame")
     write_calibration(tmp_path, {"color": COLOR, "rate_hz": 30})
     recording = Recording(str(tmp_path))
@@ -120,7 +122,12 @@ def test_cameras(tmp_path):
 
 @pytest.mark.parametrize(
     ("pose", "registered"),
-    [(None, True), (POSE, True), ({**POSE, "t": [0.03, 0, 0]}, False), ({**POSE, "R": [0, 1, 0, 1, 0, 0, 0, 0, 1]}, False)],
+    [
+        (None, True),
+        (POSE, True),
+        ({**POSE, "t": [0.03, 0, 0]}, False),
+        ({**POSE, "R": [0, 1, 0, 1, 0, 0, 0, 0, 1]}, False),
+    ],
 )
 def test_registered(tmp_path, pose, registered):
     write_frame(tmp_path)
@@ -139,7 +146,7 @@ def test_to_metres():
 
 
 def test_missing_folder(tmp_path):
-    with pytest.raises(RecordingError, match="no recording folder at .*nowhere"):
+    with pytest.raises(RecordingError, match=r"no recording folder at .*nowhere"):
         Recording(tmp_path / "nowhere")
 
 
@@ -207,7 +214,15 @@ def test_broken_calibration(tmp_path, content):
 
 @pytest.mark.parametrize(
     "change",
-    [{"K": [1, 2]}, {"K": None}, {"K": [0] * 9}, {"width": "wide"}, {"distortion_model": "fov"}, {"D": ["a"]}, {"D": None}],
+    [
+        {"K": [1, 2]},
+        {"K": None},
+        {"K": [0] * 9},
+        {"width": "wide"},
+        {"distortion_model": "fov"},
+        {"D": ["a"]},
+        {"D": None},
+    ],
     ids=str,
 )
 def test_unusable_camera(tmp_path, change):
@@ -217,7 +232,9 @@ def test_unusable_camera(tmp_path, change):
         Recording(tmp_path).camera("color")
 
 
-@pytest.mark.parametrize("pose", [{"R": POSE["R"]}, {"t": [0, 0, 0]}, {"R": [1, 0], "t": [0, 0, 0]}, [1], {**POSE, "t": ["x"]}])
+@pytest.mark.parametrize(
+    "pose", [{"R": POSE["R"]}, {"t": [0, 0, 0]}, {"R": [1, 0], "t": [0, 0, 0]}, [1], {**POSE, "t": ["x"]}]
+)
 def test_unusable_pose(tmp_path, pose):
     write_frame(tmp_path)
     write_calibration(tmp_path, {"color": COLOR, "depth_to_color": pose})

@@ -1,4 +1,4 @@
-"""Training batches: repeatable from any point, the benchmarks' reduction, and shared without overlap between processes."""
+"""Training batches: repeatable from any point, the benchmarks' reduction, and shared between processes."""
 
 from dataclasses import dataclass
 
@@ -126,7 +126,8 @@ def test_crops_keep_colour_and_depth_together_and_turn_every_way():
         np.testing.assert_array_equal(made.depth, (1 + rows + 100.0 * cols + 20_000).astype(np.float32))
         assert made.depth.shape == (16, 16)
         assert np.ptp(rows) == np.ptp(cols) == 15
-        orientations.add((rows[0, 0] < rows[1, 0], rows[0, 0] == rows[1, 0], cols[0, 0] < cols[0, 1], cols[0, 0] < cols[1, 0]))
+        steps = (rows[1, 0] - rows[0, 0], rows[0, 1] - rows[0, 0], cols[1, 0] - cols[0, 0], cols[0, 1] - cols[0, 0])
+        orientations.add(tuple(int(step) for step in steps))
         corners.add((rows.min(), cols.min()))
     assert len(orientations) == 8
     assert {c[0] for c in corners} >= {0, 24}  # both ends of the range can be drawn

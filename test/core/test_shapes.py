@@ -67,7 +67,7 @@ def test_the_nearer_surface_wins():
 
 
 def test_both_kinds_of_distractors_occur():
-    """Strong colour edges on smooth depth, and depth edges that hardly show in colour: else the guide would be trivial."""
+    """Strong colour edges on smooth depth, and depth edges that colour hardly shows: a guide is no oracle."""
     only_color = only_depth = both = 0
     for seed in range(12):
         made = scene(seed, 96)

@@ -298,7 +298,7 @@ def test_bad_options_are_named():
         make(precision="float16")
     with pytest.raises(ValueError, match="precision must be 'auto' or one of"):
         make(precision="half")
-    with pytest.raises(ValueError, match="unknown device 'gpu'"):
+    with pytest.raises(ValueError, match="device 'gpu' is unknown"):
         DepthUpsampler(Bilinear(), "gpu")
     with pytest.raises(ValueError, match=r"scale 5 was asked for, but these weights are for \(4, 8\)"):
         make(Bilinear((4, 8)), scale=5)

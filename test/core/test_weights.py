@@ -102,7 +102,15 @@ def test_damaged_metadata(model, tmp_path, metadata):
 
 @pytest.mark.parametrize(
     "change",
-    [{"channels": 16}, {"blocks": 2}, {"attention": "none"}, {"scale": 5}, {"model": "d2a3"}, {"bogus": 1}, {"groups": 0}],
+    [
+        {"channels": 16},
+        {"blocks": 2},
+        {"attention": "none"},
+        {"scale": 5},
+        {"model": "d2a3"},
+        {"bogus": 1},
+        {"groups": 0},
+    ],
     ids=str,
 )
 def test_tensors_that_do_not_fit_the_configuration(model, tmp_path, change):

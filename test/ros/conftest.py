@@ -7,7 +7,9 @@ import time
 import numpy as np
 import pytest
 
-rclpy = pytest.importorskip("rclpy", reason="needs rclpy (make venv installs it from PyPI; on a ROS machine source ROS)")
+rclpy = pytest.importorskip(
+    "rclpy", reason="needs rclpy (make venv installs it from PyPI; on a ROS machine source ROS)"
+)
 
 REPO = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 os.environ["ROS_DOMAIN_ID"] = str(101 + os.getpid() % 100)
@@ -93,7 +95,9 @@ class Bench:
         color = np.full((32, 48, 3), 100, np.uint8) if color is None else color
         depth = np.full((8, 12), 1500, np.uint16) if depth is None else depth
         self.send("color/image_raw", image(color, "rgb8", stamp, frame_id))
-        self.send("depth/image_raw", image(depth, "32FC1" if depth.dtype == np.float32 else "16UC1", stamp + offset, "d"))
+        self.send(
+            "depth/image_raw", image(depth, "32FC1" if depth.dtype == np.float32 else "16UC1", stamp + offset, "d")
+        )
 
     def wait(self, condition, seconds=20.0):
         """Waits for a condition, and fails if it does not come true."""

@@ -5,12 +5,12 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
-from std_msgs.msg import Header  # noqa: E402
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
 
-from d2a2_core.geometry import Camera  # noqa: E402
-from d2a2_ros.cameras import camera_from_info, info_from_camera, resized_info  # noqa: E402
-from d2a2_ros.images import FrameError, color_array, depth_array, depth_message, to_message, view  # noqa: E402
+from d2a2_core.geometry import Camera
+from d2a2_ros.cameras import camera_from_info, info_from_camera, resized_info
+from d2a2_ros.images import FrameError, color_array, depth_array, depth_message, to_message, view
 
 RNG = np.random.default_rng(0)
 
@@ -106,7 +106,9 @@ def test_depth_message_in_millimetres_clamps_and_marks_invalid():
     np.testing.assert_array_equal(view(depth_message(depth, "16UC1", Header())), [[0, 1, 1234, 65535, 65535]])
 
 
-@pytest.mark.parametrize(("dtype", "shape", "encoding"), [(np.float64, (2, 2), "32FC1"), (np.uint8, (2, 2, 3), "mono8")])
+@pytest.mark.parametrize(
+    ("dtype", "shape", "encoding"), [(np.float64, (2, 2), "32FC1"), (np.uint8, (2, 2, 3), "mono8")]
+)
 def test_to_message_refuses_what_does_not_fit_the_encoding(dtype, shape, encoding):
     with pytest.raises(ValueError, match=encoding):
         to_message(np.zeros(shape, dtype), encoding, Header())

@@ -5,14 +5,14 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2  # noqa: E402
-from sensor_msgs_py import point_cloud2  # noqa: E402
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from sensor_msgs_py import point_cloud2
 
-from d2a2_core.geometry import Camera  # noqa: E402
-from d2a2_ros.cameras import info_from_camera  # noqa: E402
-from d2a2_ros.images import depth_array, view  # noqa: E402
+from d2a2_core.geometry import Camera
+from d2a2_ros.cameras import info_from_camera
+from d2a2_ros.images import depth_array, view
 
-from .conftest import image, stamped  # noqa: E402
+from .conftest import image, stamped
 
 DEPTH, INFO, PROVENANCE, POINTS = (
     f"depth_upsampled/{name}" for name in ("image_raw", "camera_info", "provenance", "points")

@@ -91,7 +91,13 @@ def recording(tmp_path):
     for i in range(3):
         Image.fromarray(np.full((24, 32, 3), 40 * i, np.uint8)).save(tmp_path / f"{i:03d}.color.png")
         Image.fromarray(np.full((6, 8), 1000 + i, np.uint16)).save(tmp_path / f"{i:03d}.depth.png")
-    camera = {"width": 32, "height": 24, "distortion_model": "plumb_bob", "K": [30, 0, 15, 0, 30, 11, 0, 0, 1], "D": [0] * 5}
+    camera = {
+        "width": 32,
+        "height": 24,
+        "distortion_model": "plumb_bob",
+        "K": [30, 0, 15, 0, 30, 11, 0, 0, 1],
+        "D": [0] * 5,
+    }
     (tmp_path / "calibration.json").write_text(json.dumps({"color": camera, "rate_hz": 20}))
     return tmp_path
 

@@ -1,0 +1,206 @@
+"""Training: resuming bit for bit after kill -9, two processes like one, faults that must not cost a checkpoint."""
+
+import csv
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from d2a2_core.training.config import make_config, save_config
+from d2a2_core.training.trainer import (
+    Trainer,
+    TrainingError,
+    learning_rate_factor,
+    reconstruction_loss,
+    rmse_per_image,
+    train,
+)
+from d2a2_core.weights import load_weights, read_info
+
+TINY = {
+    "model": {"model": "d2a2-lite", "channels": 8, "blocks": 1, "scales": [4, 8]}, "data": "shapes", "scales": [4, 8],
+    "crop": 32, "batch_size": 4, "steps": 12, "lr": 1e-3, "schedule": "cosine", "warmup": 2, "ema": 0.9, "clip": 1.0,
+    "workers": 0, "threads": 1, "validate_every": 6, "validate_batches": 2, "save_every": 2, "log_every": 3,
+    "tensorboard": False, "device": "cpu", "range_jitter": 0.5, "misalign": 0.5,
+}  # fmt: skip
+
+
+def tiny(**changes):
+    return make_config(overrides=TINY | changes)
+
+
+def curve(folder):
+    """Rows of a run's curve without the time."""
+    with open(folder / "curve.csv", newline="") as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def command(config, folder, tmp_path):
+    save_config(config, tmp_path / "config.yaml")
+    return [
+        sys.executable,
+        "-m",
+        "d2a2_core.cli",
+        "train",
+        "--out",
+        str(folder),
+        "--config",
+        str(tmp_path / "config.yaml"),
+    ]
+
+
+def test_killed_and_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path):
+    config = tiny(steps=40, validate_every=20)
+    train(config, tmp_path / "whole", quiet=True)
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(command(config, killed, tmp_path), stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (killed / "state.pt").exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    stopped_at = torch.load(killed / "state.pt", weights_only=True)["step"]
+    assert 0 < stopped_at < 40, "the run was to be killed in its middle"
+    assert subprocess.run(command(config, killed, tmp_path), stdout=subprocess.DEVNULL).returncode == 0
+    assert curve(killed) == curve(tmp_path / "whole")
+    a, b = (load_weights(f / "last.safetensors").state_dict() for f in (killed, tmp_path / "whole"))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_two_processes_train_the_same_network_as_one(tmp_path):
+    # Averages differ from one process only by rounding and by BatchNorm, which sees half a batch: no gate, no BatchNorm.
+    model = {"model": "d2a2", "channels": 8, "blocks": 1, "scale": 4, "gated": False}
+    config = tiny(steps=4, ema=0.0, model=model, scales=[4], save_every=4)
+    train(config, tmp_path / "one", quiet=True)
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    environment = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            command(config, tmp_path / "two", tmp_path),
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, **environment, "RANK": r},
+        )
+        for r in "01"
+    ]
+    assert [p.wait(120) for p in processes] == [0, 0]
+    one, two = (load_weights(tmp_path / n / "last.safetensors").state_dict() for n in ("one", "two"))
+    assert max(float((one[k] - two[k]).abs().max()) for k in one) < 1e-4
+
+
+def test_loss_falls_on_generated_data(tmp_path):
+    train(tiny(steps=60, log_every=5, schedule="fixed", misalign=0.0, range_jitter=0.0), tmp_path, quiet=True)
+    losses = [float(r["loss"]) for r in curve(tmp_path)]
+    assert np.mean(losses[-4:]) < 0.7 * losses[0]
+
+
+def test_a_run_leaves_what_is_needed_to_repeat_it(tmp_path):
+    config = tiny(steps=6)
+    best = train(config, tmp_path, quiet=True)
+    assert make_config("paper", tmp_path / "config.yaml") == config
+    card = read_info(best).card
+    assert card["settings"]["seed"] == 0
+    assert {"command", "revision", "torch", "started", "step"} <= set(card)
+    assert {"loss", "val_rmse", "bicubic_rmse"} <= set(curve(tmp_path)[-1])
+
+
+def test_not_finite_loss_stops_before_it_reaches_a_checkpoint(tmp_path, monkeypatch):
+    trainer = Trainer(tiny(), tmp_path, quiet=True)
+    step = trainer._train_step
+    monkeypatch.setattr(
+        trainer, "_train_step", lambda m, b: step(m, b) * (torch.nan if trainer.step == 5 else 1)
+    )  # the sixth
+    with pytest.raises(TrainingError, match="not finite"):
+        trainer.run()
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 4
+
+
+def test_full_disk_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
+    trainer = Trainer(tiny(), tmp_path, quiet=True)
+    save, calls = torch.save, []
+
+    def full_disk(state, path):
+        calls.append(path)
+        if len(calls) == 2:
+            Path(path).write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        save(state, path)
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(TrainingError, match="No space left"):
+        trainer.run()
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 2
+
+
+def test_unreadable_sample_is_named_and_costs_no_checkpoint(tmp_path, monkeypatch):
+    from d2a2_core.data.sampling import ShapeScenes
+
+    scene = ShapeScenes.scene
+
+    def broken(self, index, crop):
+        if index == 20:  # in the sixth batch of four
+            raise OSError("RGB/0815.jpg: image file is truncated")
+        return scene(self, index, crop)
+
+    monkeypatch.setattr(ShapeScenes, "scene", broken)
+    with pytest.raises(TrainingError, match=r"0815\.jpg"):
+        train(tiny(), tmp_path, quiet=True)
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 4
+
+
+def test_other_settings_in_the_same_folder_are_refused(tmp_path):
+    train(tiny(steps=2), tmp_path, quiet=True)
+    with pytest.raises(TrainingError, match="lr"):
+        train(tiny(steps=2, lr=5e-4), tmp_path, quiet=True)
+
+
+def test_warm_start_from_another_scale(tmp_path):
+    first = tiny(steps=2, model={"model": "d2a2", "channels": 8, "blocks": 1, "scale": 4}, scales=[4])
+    weights = train(first, tmp_path / "x4", quiet=True)
+    second = tiny(model={"model": "d2a2", "channels": 8, "blocks": 1, "scale": 8}, scales=[8], init=str(weights))
+    start = Trainer(second, tmp_path / "x8", quiet=True).model.state_dict()
+    state = load_weights(weights).state_dict()
+    assert all(torch.equal(start[k], state[k]) for k in state)
+
+
+def test_cosine_schedule_known_values():
+    config = tiny(steps=102, warmup=2)
+    factors = [learning_rate_factor(s, config) for s in (0, 1, 2, 52, 102)]
+    np.testing.assert_allclose(factors, [0.5, 1.0, 1.0, 0.5, 0.0], atol=1e-12)
+
+
+def test_loss_and_rmse_leave_pixels_without_truth_out():
+    target = torch.tensor([[[[1.0, torch.nan], [3.0, 4.0]]]])
+    prediction = torch.tensor([[[[2.0, 99.0], [3.0, 1.0]]]])
+    assert reconstruction_loss(prediction, target).item() == pytest.approx(4 / 3)
+    assert reconstruction_loss(prediction, target, 0.5).item() == pytest.approx((1 + 0.5 + 3 + 4.5) / 3)
+    assert rmse_per_image(prediction, target) == [pytest.approx((10 / 3) ** 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"lr": "fast"}, "lr"),
+        ({"colour": 1}, "colour"),
+        ({"schedule": "step"}, "schedule"),
+        ({"steps": 0}, "steps"),
+        ({"ema": 2.0}, "ema"),
+    ],
+)
+def test_wrong_settings_are_named(change, named):
+    with pytest.raises(ValueError, match=named):
+        make_config(overrides=change)
+
+
+def test_yaml_file_and_flags_override_the_preset_in_that_order(tmp_path):
+    (tmp_path / "c.yaml").write_text("lr: 1e-3\nbatch_size: 2\n")
+    config = make_config("lite", tmp_path / "c.yaml", {"batch_size": 16})
+    assert (config.lr, config.batch_size, config.crop) == (1e-3, 16, 192)
