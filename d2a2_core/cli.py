@@ -27,6 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_upsample(commands)
     _add_train(commands)
+    _add_ablate(commands)
     _add_evaluate(commands)
     _add_report(commands)
     _add_weights(commands)
@@ -80,25 +81,49 @@ def _upsample(o: argparse.Namespace) -> None:
 
 
 def _add_train(commands) -> None:
-    from d2a2_core.training.config import PRESETS, TrainConfig
-
     p = commands.add_parser("train", help="train a network, or go on with a run")
     p.add_argument("--out", type=Path, required=True, help="the run's folder; a run that is there goes on")
+    _add_train_settings(p)
+    p.set_defaults(run=_train)
+
+
+def _add_train_settings(p: argparse.ArgumentParser) -> None:
+    from d2a2_core.training.config import PRESETS, TrainConfig
+
     p.add_argument("--preset", default="paper", choices=sorted(PRESETS), help="settings to start from")
     p.add_argument("--config", type=Path, help="YAML file with settings that override the preset's")
     for f in fields(TrainConfig):
         default = f.default if f.default is not MISSING else f.default_factory()
         p.add_argument(f"--{f.name.replace('_', '-')}", dest=f"set_{f.name}", help=f"default {default!r}")
-    p.set_defaults(run=_train)
+
+
+def _settings(o: argparse.Namespace):
+    from d2a2_core.training.config import TrainConfig, make_config
+
+    given = {f.name: getattr(o, f"set_{f.name}") for f in fields(TrainConfig)}
+    return make_config(o.preset, o.config, {k: _value(k, v) for k, v in given.items() if v is not None})
 
 
 def _train(o: argparse.Namespace) -> None:
-    from d2a2_core.training.config import TrainConfig, make_config
     from d2a2_core.training.trainer import train
 
-    given = {f.name: getattr(o, f"set_{f.name}") for f in fields(TrainConfig)}
-    overrides = {k: _value(k, v) for k, v in given.items() if v is not None}
-    print(f"weights: {train(make_config(o.preset, o.config, overrides), o.out)}")
+    print(f"weights: {train(_settings(o), o.out)}")
+
+
+def _add_ablate(commands) -> None:
+    p = commands.add_parser("ablate", help="train and tabulate all rows of one of the paper's ablations")
+    p.add_argument("--table", type=int, required=True, choices=(2, 3, 4), help="of the paper")
+    p.add_argument(
+        "--out", type=Path, required=True, help="folder of the runs and of the table; goes on when started again"
+    )
+    _add_train_settings(p)
+    p.set_defaults(run=_ablate)
+
+
+def _ablate(o: argparse.Namespace) -> None:
+    from d2a2_core.training.ablations import run_ablation
+
+    print(run_ablation(o.table, _settings(o), o.out))
 
 
 def _value(name: str, text: str):

@@ -59,6 +59,7 @@ class Trainer:
         self.quiet = quiet or not self.main
         if config.batch_size % self.world:
             raise TrainingError(f"batch_size ({config.batch_size}) must be a multiple of the {self.world} processes")
+        self.scenes, self.held_out = training_source(config), validation_source(config)
         self.device = pick_device(config.device)
         if config.threads:
             torch.set_num_threads(config.threads)
@@ -77,7 +78,20 @@ class Trainer:
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
         self._open_folder()
         model = nn.parallel.DistributedDataParallel(self.model) if self.world > 1 else self.model
-        started, board = time.monotonic(), self._tensorboard()
+        board = self._tensorboard()
+        try:
+            self._loop(model, board)
+        finally:
+            if board is not None:
+                board.close()
+        if self.world > 1:
+            dist.barrier()
+            dist.destroy_process_group()
+        best = self.folder / "best.safetensors"
+        return best if best.exists() else self.folder / "last.safetensors"
+
+    def _loop(self, model: nn.Module, board) -> None:
+        started = time.monotonic()
         progress = tqdm(
             total=self.config.steps, initial=self.step, unit="step", disable=self.quiet or not sys.stderr.isatty()
         )
@@ -99,13 +113,6 @@ class Trainer:
             if self.main and save:
                 self._save()
         progress.close()
-        if board is not None:
-            board.close()
-        if self.world > 1:
-            dist.barrier()
-            dist.destroy_process_group()
-        best = self.folder / "best.safetensors"
-        return best if best.exists() else self.folder / "last.safetensors"
 
     def _check_loss(self) -> None:
         """Stops before a loss that is not finite gets into a checkpoint."""
@@ -188,7 +195,7 @@ class Trainer:
         config = self.config
         if not self.validation:
             data = TrainingBatches(
-                validation_source(config), config.scales, config.crop, min(config.batch_size, 8), config.seed + 1
+                self.held_out, config.scales, config.crop, min(config.batch_size, 8), config.seed + 1
             )
             self.validation = [data[i] for i in range(config.validate_batches)]
         trained = {k: v.clone() for k, v in self.model.state_dict().items()} if self.averaged else None

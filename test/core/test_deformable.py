@@ -168,3 +168,11 @@ def test_missing_torchvision_is_named(monkeypatch):
     assert resolve_backend("auto") == "native"
     with pytest.raises(RuntimeError, match="torchvision does not import"):
         resolve_backend("torchvision")
+
+
+def test_bands_of_rows_make_no_difference(monkeypatch):
+    """The native backend works through large images in bands; one row at a time must give the same."""
+    arguments = case(2, size=(7, 5), spread=3.0)
+    expected = deform_conv2d(*arguments, backend="native")
+    monkeypatch.setattr("d2a2_core.network.deformable._MAX_SAMPLES", 1)
+    torch.testing.assert_close(deform_conv2d(*arguments, backend="native"), expected, rtol=0, atol=1e-12)
