@@ -47,7 +47,8 @@ class DepthUpsampler:
     """Brings depth to the resolution of the colour image of the same view.
 
     Args:
-        model: a D2A2 or D2A2Lite (anything with ``scales`` and ``forward(guide, lr)``).
+        model: a D2A2 or D2A2Lite (anything with ``scales`` and ``forward(guide, lr)``); taken over: put into eval mode,
+            moved to the device, its gradients switched off.
         device: "auto" (the GPU where there is one), "cpu", "cuda", "cuda:1", ...
         precision: of the network alone: "float32", "float16", "bfloat16", or "auto": float16 on a GPU, else float32.
         max_fill_px: holes are filled up to this many pixels of the colour image away from the nearest measured pixel.
@@ -130,6 +131,8 @@ class DepthUpsampler:
             depth (B, 1, H, W) float32 metres with NaN, provenance (B, 1, H, W) uint8, and the scale that was used; the
             tensors are on the upsampler's device.
         """
+        if not depth.is_floating_point():
+            raise ValueError(f"expected depth in float metres, got {depth.dtype}; divide millimetres by 1000")
         size = tuple(color.shape[-2:])
         scale = self.choose_scale(size, tuple(depth.shape[-2:]))
         measured = invalid_to_nan(depth.to(self.device, non_blocking=True))

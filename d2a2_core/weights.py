@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from d2a2_core.network import D2A2, build_model
+from d2a2_core.network import D2A2, SCALES, build_model
 
 #: The folder of the weights that ship with the package.
 PRETRAINED = Path(__file__).parent / "pretrained"
@@ -75,8 +75,11 @@ def save_weights(path: str | Path, model: nn.Module, card: dict[str, Any]) -> No
     metadata = {"format": "d2a2-1", "config": json.dumps(model.config), "card": json.dumps(card)}
     path = Path(path)
     partial = path.with_name(path.name + ".partial")  # a full disk leaves the old file in place
-    save_file(tensors, partial, metadata=metadata)
-    partial.replace(path)
+    try:
+        save_file(tensors, partial, metadata=metadata)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_info(path: str | Path) -> WeightsInfo:
@@ -92,7 +95,10 @@ def read_info(path: str | Path) -> WeightsInfo:
             f"{path} is a safetensors file, but it lacks this project's configuration (metadata format 'd2a2-1'); "
             "authors' .pth files are read by load_official_checkpoint"
         )
-    return WeightsInfo(json.loads(metadata["config"]), json.loads(metadata.get("card", "{}")))
+    try:
+        return WeightsInfo(json.loads(metadata["config"]), json.loads(metadata.get("card", "{}")))
+    except (KeyError, ValueError) as error:
+        raise WeightsError(f"{path}: its configuration or card is damaged ({error!r}); get the file again") from error
 
 
 def load_weights(path: str | Path, backend: str = "auto") -> nn.Module:
@@ -107,7 +113,7 @@ def load_weights(path: str | Path, backend: str = "auto") -> nn.Module:
     try:
         model = build_model(info.config, backend)
         model.load_state_dict(state)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
         raise WeightsError(
             f"the tensors in {path} do not fit its configuration {info.config}; get the file again, or use the version "
             f"of this package that wrote it ({error})"
@@ -184,10 +190,12 @@ def load_official_checkpoint(path: str | Path, scale: int, backend: str = "auto"
     if _GUIDE_HEAD not in state:
         raise WeightsError(f"{path} lacks LTE.conv_head.0.weight: it is not a D2A2 checkpoint")
     blocks = sum(key.startswith("shallow.blocks") and key.endswith("conv1.weight") for key in state)
-    model = D2A2(scale, channels=state[_GUIDE_HEAD].shape[0], blocks=blocks, backend=backend)
+    if scale not in SCALES:
+        raise ValueError(f"scale must be one of {SCALES}, got {scale}")
     try:
+        model = D2A2(scale, channels=state[_GUIDE_HEAD].shape[0], blocks=blocks, backend=backend)
         model.load_state_dict(state)
-    except RuntimeError as error:
+    except (ValueError, RuntimeError) as error:
         raise WeightsError(f"{path} does not fit D2A2: {error}") from error
     return model.eval()
 

@@ -60,7 +60,7 @@ class Recording:
         if unpaired:
             raise RecordingError(f"{self.folder}: frames {unpaired[:5]} lack their colour or their depth image")
         self._colors, self._depths = colors, depths
-        self.names = sorted(colors)
+        self.names = sorted(colors, key=lambda name: (int(name) if name.isdecimal() else -1, name))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -82,9 +82,12 @@ class Recording:
         if not path.exists():
             return None
         try:
-            return json.loads(path.read_text())
+            calibration = json.loads(path.read_text())
         except ValueError as error:
             raise RecordingError(f"{path} is not valid JSON: {error}") from error
+        if not isinstance(calibration, dict):
+            raise RecordingError(f"{path} must hold an object with the entry 'color', got {calibration!r:.40}")
+        return calibration
 
     @property
     def rate_hz(self) -> float:
@@ -117,7 +120,15 @@ class Recording:
     def registered(self) -> bool:
         """Whether depth is in the colour camera's view (no transform given, or the identity)."""
         pose = (self.calibration or {}).get("depth_to_color")
-        return not pose or bool(np.allclose(pose["R"], np.eye(3).ravel()) and np.allclose(pose["t"], 0))
+        if not pose:
+            return True
+        try:
+            rotation, shift = np.array(pose["R"], float).reshape(9), np.array(pose["t"], float).reshape(3)
+        except (KeyError, TypeError, ValueError) as error:
+            raise RecordingError(
+                f"{self.folder}/calibration.json: entry 'depth_to_color' cannot be used: {error!r}"
+            ) from error
+        return bool(np.allclose(rotation, np.eye(3).ravel()) and np.allclose(shift, 0))
 
     def _find(self, kind: str) -> dict[str, Path]:
         files = [p for p in sorted(self.folder.iterdir()) if p.suffix.lower() in (".png", ".jpg", ".jpeg")]

@@ -106,6 +106,8 @@ class TrainingBatches(Dataset):
         rng = np.random.default_rng([self.seed, index, 1])
         scene = random_crop(self.source.scene(index, self.crop), self.crop, rng)
         depth = scene.depth
+        if not np.isfinite(depth).all():
+            raise ValueError(f"scene {index} has invalid depth, expected finite values; fill or leave out such pairs")
         if rng.random() < self.misalign:
             depth = misaligned(depth, rng)
         lr = reduce_depth(depth, scale)

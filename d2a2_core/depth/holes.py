@@ -50,7 +50,7 @@ def within_distance(seeds: Tensor, radius: float) -> Tensor:
     if radius <= 0:
         return seeds
     height, width = seeds.shape[-2:]
-    radius = min(float(radius), float(max(height, width)))
+    radius = min(float(radius), float(height + width))  # no two pixels are further apart
     gap = _row_distance(seeds)  # along the row, to the nearest seed of that row
     near = torch.zeros_like(seeds)
     for dy in range(-min(int(radius), height - 1), min(int(radius), height - 1) + 1):
@@ -65,9 +65,9 @@ def within_distance(seeds: Tensor, radius: float) -> Tensor:
 
 
 def _row_distance(seeds: Tensor) -> Tensor:
-    """Distance in pixels to the nearest seed of the same row (a large number where the row has none)."""
+    """Distance in pixels to the nearest seed of the same row (infinite where the row has none)."""
     width = seeds.shape[-1]
-    far = torch.tensor(10.0 * width, device=seeds.device)
+    far = torch.tensor(torch.inf, device=seeds.device)
     cols = torch.arange(width, device=seeds.device, dtype=torch.float32).expand(seeds.shape)
     left = torch.where(seeds, cols, -far).cummax(dim=-1).values
     right = torch.where(seeds, cols, far).flip(-1).cummin(dim=-1).values.flip(-1)

@@ -50,6 +50,11 @@ class Camera:
             raise ValueError(
                 f"distortion model {self.model!r} is unknown; supported are {DISTORTION_MODELS[2:]} or none"
             )
+        if self.distorted and any(self.distortion[8:]):
+            raise ValueError(
+                "distortion coefficients from the 9th on (thin prism, tilt) are not supported, got "
+                f"{self.distortion[8:]}; calibrate with the rational model alone"
+            )
 
     @property
     def distorted(self) -> bool:
@@ -100,22 +105,26 @@ def distort(x: np.ndarray, y: np.ndarray, model: str, coefficients: tuple[float,
 def undistort(
     x: np.ndarray, y: np.ndarray, model: str, coefficients: tuple[float, ...], iterations: int = 20
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The inverse of :func:`distort`, by Newton's method with a numeric Jacobian."""
+    """The inverse of :func:`distort`, by Newton's method with a numeric Jacobian; NaN where there is none."""
     if model in ("", "none") or not any(coefficients):
         return x, y
     u, v, h = x.copy(), y.copy(), 1e-6
-    for _ in range(iterations):
+    with np.errstate(all="ignore"):  # where there is no inverse the numbers run away; they become NaN below
+        for _ in range(iterations):
+            du, dv = distort(u, v, model, coefficients)
+            ex, ey = du - x, dv - y
+            ux, vx = distort(u + h, v, model, coefficients)
+            uy, vy = distort(u, v + h, model, coefficients)
+            a, b, c, d = (ux - du) / h, (uy - du) / h, (vx - dv) / h, (vy - dv) / h
+            determinant = a * d - b * c
+            step_u, step_v = (d * ex - b * ey) / determinant, (a * ey - c * ex) / determinant
+            u, v = u - step_u, v - step_v
+            if max(np.abs(step_u).max(), np.abs(step_v).max()) < 1e-10:
+                break
         du, dv = distort(u, v, model, coefficients)
-        ex, ey = du - x, dv - y
-        ux, vx = distort(u + h, v, model, coefficients)
-        uy, vy = distort(u, v + h, model, coefficients)
-        a, b, c, d = (ux - du) / h, (uy - du) / h, (vx - dv) / h, (vy - dv) / h
-        determinant = a * d - b * c
-        step_u, step_v = (d * ex - b * ey) / determinant, (a * ey - c * ex) / determinant
-        u, v = u - step_u, v - step_v
-        if max(np.abs(step_u).max(), np.abs(step_v).max()) < 1e-10:
-            break
-    return u, v
+        # Beyond a fold of the distortion the image is turned over; no lens shows that part.
+        found = (np.hypot(du - x, dv - y) < 1e-6) & (determinant > 0) & (a > 0) & (d > 0)
+    return np.where(found, u, np.nan), np.where(found, v, np.nan)
 
 
 @lru_cache(maxsize=4)  # a camera's rays do not change from frame to frame

@@ -20,7 +20,8 @@ def channel_statistics(x: Tensor, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
     The variance is unbiased and ``eps`` is added under the root. Computed in float32 when x is in half precision.
     """
     flat = x.flatten(2).float() if x.dtype in (torch.float16, torch.bfloat16) else x.flatten(2)
-    variance, mean = torch.var_mean(flat, dim=2, unbiased=True)
+    # A single pixel has no unbiased variance; zero keeps tiny images finite.
+    variance, mean = torch.var_mean(flat, dim=2, correction=min(1, flat.shape[2] - 1))
     return mean, torch.sqrt(variance + eps)
 
 

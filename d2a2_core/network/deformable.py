@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 BACKENDS = ("auto", "native", "torchvision")
+_MAX_SAMPLES = 2**26  # of one pass of the native backend: 256 MB in float32
 
 
 def available_backends() -> tuple[str, ...]:
@@ -80,12 +81,25 @@ def deform_conv2d(
 
 def _native(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
     b, c, h, w = x.shape
+    # In bands of rows: all samples of a 720p image at once would take gigabytes.
+    band = max(1, _MAX_SAMPLES // (b * c * weight.shape[-2] * weight.shape[-1] * w))
+    parts = [
+        _rows(x, offset[:, :, i : i + band], mask[:, :, i : i + band], weight, groups, i) for i in range(0, h, band)
+    ]
+    out = torch.cat(parts, dim=2)
+    return out if bias is None else out + bias.to(out.dtype).view(1, -1, 1, 1)
+
+
+def _rows(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, groups: int, top: int) -> Tensor:
+    """Rows ``top``... of the result, as many as ``offset`` and ``mask`` have."""
+    b, c, h, w = x.shape
+    n = offset.shape[2]
     kh, kw = weight.shape[-2:]
     taps = kh * kw
     # Where each tap samples, in pixels: own position + position in the kernel + offset.
-    offset = offset.reshape(b * groups, taps, 2, h, w)
+    offset = offset.reshape(b * groups, taps, 2, n, w)
     dtype = torch.float32 if offset.dtype in (torch.float16, torch.bfloat16) else offset.dtype
-    rows = torch.arange(h, device=x.device, dtype=dtype).view(1, 1, h, 1)
+    rows = torch.arange(top, top + n, device=x.device, dtype=dtype).view(1, 1, n, 1)
     cols = torch.arange(w, device=x.device, dtype=dtype).view(1, 1, 1, w)
     tap = torch.arange(taps, device=x.device)
     tap_y = (torch.div(tap, kw, rounding_mode="floor") - kh // 2).to(dtype).view(1, taps, 1, 1)
@@ -93,18 +107,18 @@ def _native(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tenso
     y = rows + tap_y + offset[:, :, 0]
     x_ = cols + tap_x + offset[:, :, 1]
     # grid_sample without align_corners maps [-1, 1] to the outer pixel borders: pixel p is at (2 p + 1) / size - 1.
-    grid = torch.stack(((2 * x_ + 1) / w - 1, (2 * y + 1) / h - 1), dim=-1).reshape(b * groups, taps * h, w, 2)
+    grid = torch.stack(((2 * x_ + 1) / w - 1, (2 * y + 1) / h - 1), dim=-1).reshape(b * groups, taps * n, w, 2)
+    # Half precision would round the grid, which spans the image, by up to pixels: sampling stays in the grid's type.
     sampled = F.grid_sample(
-        x.reshape(b * groups, c // groups, h, w),
-        grid.to(x.dtype),
+        x.reshape(b * groups, c // groups, h, w).to(dtype),
+        grid.to(dtype),
         mode="bilinear",
         padding_mode="zeros",
         align_corners=False,
-    )
-    sampled = sampled.view(b, groups, c // groups, taps, h * w) * mask.reshape(b, groups, 1, taps, h * w).to(x.dtype)
-    columns = sampled.reshape(b, c * taps, h * w)
-    out = torch.matmul(weight.reshape(weight.shape[0], c * taps).to(columns.dtype), columns).view(b, -1, h, w)
-    return out if bias is None else out + bias.to(out.dtype).view(1, -1, 1, 1)
+    ).to(x.dtype)
+    sampled = sampled.view(b, groups, c // groups, taps, n * w) * mask.reshape(b, groups, 1, taps, n * w).to(x.dtype)
+    columns = sampled.reshape(b, c * taps, n * w)
+    return torch.matmul(weight.reshape(weight.shape[0], c * taps).to(columns.dtype), columns).view(b, -1, n, w)
 
 
 class ModulatedDeformConv(nn.Module):
@@ -123,7 +137,7 @@ class ModulatedDeformConv(nn.Module):
         if channels % groups:
             raise ValueError(f"channels ({channels}) must be divisible by offset groups ({groups})")
         self.groups = groups
-        self.backend = backend
+        self.backend = resolve_backend(backend)
         conv = nn.Conv2d(channels, channels, 3)  # holds the kernel; its default initialisation is the one wanted
         self.weight = conv.weight
         self.bias = nn.Parameter(torch.zeros(channels))
