@@ -196,15 +196,22 @@ def _report(o: argparse.Namespace) -> None:
 
 
 def _add_weights(commands) -> None:
-    p = commands.add_parser("weights", help="list, describe or verify weights")
-    p.add_argument("action", choices=("list", "info", "verify"))
+    p = commands.add_parser("weights", help="list, describe or verify weights; add a run's to the shipped ones")
+    p.add_argument("action", choices=("list", "info", "verify", "add"))
     p.add_argument("name", nargs="?", help="shipped name or path (default: all shipped ones)")
+    p.add_argument("--source", type=Path, help="add: weights of a run, to ship as NAME")
+    p.add_argument("--card", type=Path, help="add: YAML file with title, licence, metrics, limits")
     p.set_defaults(run=_weights)
 
 
 def _weights(o: argparse.Namespace) -> int:
-    from d2a2_core.weights import checksums, list_pretrained, read_info, resolve_weights, sha256
+    from d2a2_core.weights import add_pretrained, checksums, list_pretrained, read_info, resolve_weights, sha256
 
+    if o.action == "add":
+        if not (o.name and o.source and o.card):
+            raise ValueError("add needs a name, --source and --card")
+        print(f"written: {add_pretrained(o.source, o.name, yaml.safe_load(o.card.read_text()))}")
+        return 0
     failed = 0
     for name in [o.name] if o.name else list_pretrained():
         path = resolve_weights(name)

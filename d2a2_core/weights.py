@@ -156,6 +156,25 @@ def checksums() -> dict[str, str]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
+def add_pretrained(source: str | Path, name: str, facts: dict[str, Any]) -> Path:
+    """Makes trained weights one of the shipped ones: facts (title, licence, metrics, limits) go onto their card.
+
+    Args:
+        source: weights of a run, whose card already tells command, data, seed and revision.
+        name: under which :func:`resolve_weights` finds them.
+        facts: added to the card.
+
+    Returns:
+        The path of the new file; its SHA-256 is in sha256.json beside it.
+    """
+    info, target = read_info(source), PRETRAINED / f"{name}.safetensors"
+    PRETRAINED.mkdir(exist_ok=True)
+    save_weights(target, load_weights(source), info.card | facts)
+    known = checksums() | {target.name: sha256(target)}
+    (PRETRAINED / "sha256.json").write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n")
+    return target
+
+
 def list_pretrained() -> list[str]:
     """Names of the weights that ship with the package."""
     return sorted(path.stem for path in PRETRAINED.glob("*.safetensors"))

@@ -30,7 +30,7 @@ _TEXTURE_PIXELS = 512
 
 @dataclass(frozen=True)
 class FurnitureModel:
-    """One catalog entry: where it lies, who made it, its licence as stated, its size and usual height above the floor (metres)."""
+    """One catalog entry: where it lies, who made it, its stated licence, its size and usual height above the floor (metres)."""
 
     name: str
     category: str
@@ -166,7 +166,7 @@ def _read_obj(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray
         elif kind == "usemtl":
             current = rest.strip()
         elif kind == "f":
-            polygon = [(c.split("/") + ["", ""])[:3] for c in rest.split()]
+            polygon = [[*c.split("/"), "", ""][:3] for c in rest.split()]
             for k in range(1, len(polygon) - 1):  # a fan: the models' polygons are convex
                 corners.append((polygon[0], polygon[k], polygon[k + 1]))
                 names.append(current)

@@ -16,11 +16,14 @@ import numpy as np
 
 _RAYS_PER_BLOCK = 1 << 18  # keeps the shading arrays of one block within a few hundred megabytes
 _MIN_MIP_TEXELS = 4
+_PLASTIC = np.array(
+    [0.7548776662466927, 0.5698402909980532]
+)  # steps of the R2 sequence (Roberts 2018): inverse plastic numbers
 
 
 @dataclass
 class Material:
-    """Surface of some faces. `color` sRGB [0, 1]; `texture` (H, W, 3) uint8 sRGB replaces it; `emission` adds light (1 = white)."""
+    """Surface of some faces. `color` sRGB [0, 1]; `texture` (H, W, 3) uint8 sRGB replaces it; `emission` 1 glows white."""
 
     color: tuple[float, float, float] = (0.7, 0.7, 0.7)
     texture: np.ndarray | None = None
@@ -62,7 +65,7 @@ class Light:
 
 @dataclass
 class Scene:
-    """Meshes, lights and the ambient light (linear RGB). `size` is the room's (x, y, z) extent, its floor centred on the origin."""
+    """Meshes, lights, ambient light (linear RGB). `size` is the room's (x, y, z) extent, its floor centred on the origin."""
 
     meshes: list[Mesh]
     lights: list[Light] = field(default_factory=list)
@@ -187,7 +190,11 @@ def render(
         bottom = min(top + rows, height)
         v, dv, u, du = np.meshgrid(np.arange(top, bottom), offsets, np.arange(width), offsets, indexing="ij")
         directions = _pixel_rays(intrinsics, pose, (u + du).ravel(), (v + dv).ravel())
-        color = _shade(scene, tracer, pose[:3, 3], directions, 1.0 / (intrinsics[0, 0] * supersample), rng)
+        # One random shift per pixel and a low-discrepancy sequence over its samples: soft shadows with little grain.
+        sample = (np.searchsorted(offsets, dv) * supersample + np.searchsorted(offsets, du)).ravel()
+        shift = np.broadcast_to(rng.random((bottom - top, 1, width, 1, 2)), (*u.shape, 2)).reshape(-1, 2)
+        spread = ((shift + sample[:, None] * _PLASTIC) % 1.0).astype(np.float32)
+        color = _shade(scene, tracer, pose[:3, 3], directions, 1.0 / (intrinsics[0, 0] * supersample), spread)
         color = _tone(color).reshape(bottom - top, supersample, width, supersample, 3)
         picture[top:bottom] = color.mean((1, 3))
     srgb = 255.0 * _srgb(picture)
@@ -224,14 +231,17 @@ def _pixel_rays(intrinsics: np.ndarray, pose: np.ndarray, u: np.ndarray, v: np.n
     return (camera / camera[2]).T @ pose[:3, :3].T
 
 
-def _shade(scene: Scene, tracer: Tracer, eye: np.ndarray, directions: np.ndarray, pixel: float, rng: Any) -> np.ndarray:
-    """(N, 3) linear radiance along N rays from `eye`; `pixel` is the width of a sample at one metre."""
+def _shade(
+    scene: Scene, tracer: Tracer, eye: np.ndarray, directions: np.ndarray, pixel: float, spread: np.ndarray
+) -> np.ndarray:
+    """(N, 3) linear radiance along N rays from `eye`; `pixel` is a sample's width at one metre, `spread` (N, 2) in [0, 1)."""
     color = np.zeros((len(directions), 3), np.float32)
     face, distance, u, v = tracer.cast(np.broadcast_to(eye, directions.shape), directions)
     hit = np.nonzero(face >= 0)[0]
     if not len(hit):
         return color
     face, distance, u, v, ray = face[hit], distance[hit], u[hit], v[hit], directions[hit].astype(np.float32)
+    spread = spread[hit]
     corner = tracer.normals[face]
     normal = _unit(corner[:, 0] * (1 - u - v)[:, None] + corner[:, 1] * u[:, None] + corner[:, 2] * v[:, None])
     normal = np.where((normal * ray).sum(1, keepdims=True) > 0, -normal, normal)  # models have inside-out faces
@@ -242,12 +252,12 @@ def _shade(scene: Scene, tracer: Tracer, eye: np.ndarray, directions: np.ndarray
     shine = tracer.specular[tracer.material[face]]
 
     # Ambient light reaches a point from the directions that are free for a metre, and the ceiling is brighter than the floor.
-    outward = _unit(normal + _unit(rng.standard_normal(normal.shape, np.float32)) * 0.98)
+    outward = _unit(normal + 0.98 * _sphere(spread))
     open_sky = 1.0 - 0.85 * tracer.blocked(point, outward, 0.9)
     sky = (0.75 + 0.25 * normal[:, 2:]) * np.asarray(scene.ambient, np.float32)
     light_sum, gloss = sky * open_sky[:, None], np.zeros_like(albedo)
-    for light in scene.lights:
-        ball = _unit(rng.standard_normal(normal.shape, np.float32)) * light.radius
+    for number, light in enumerate(scene.lights):
+        ball = light.radius * _sphere((spread + 0.37 * (number + 1)) % 1.0)
         to_light = np.asarray(light.position, np.float32) + ball - point
         squared = (to_light**2).sum(1)
         toward = to_light / np.sqrt(squared)[:, None]
@@ -261,6 +271,13 @@ def _shade(scene: Scene, tracer: Tracer, eye: np.ndarray, directions: np.ndarray
     emission = tracer.emission[tracer.material[face]][:, None]
     color[hit] = albedo * (light_sum + emission) + gloss
     return color
+
+
+def _sphere(spread: np.ndarray) -> np.ndarray:
+    """(N, 3) points on the unit sphere, uniform for uniform `spread` (N, 2) in [0, 1)."""
+    z, angle = 1 - 2 * spread[:, 0], 2 * np.pi * spread[:, 1]
+    radius = np.sqrt(np.maximum(1 - z * z, 0))
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle), z], 1)
 
 
 def _unit(x: np.ndarray) -> np.ndarray:

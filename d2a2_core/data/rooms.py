@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -53,7 +54,9 @@ _ON_TABLES = (
     r"headphones|littlePlant|kalender|bread|cactus|coffeeBrewer|riggedFan|orchids|handbag|cupcake|JapaneseLantern|woodToy|augalas|"
     r"scissors|flacon|ruler|hotDog)$"
 )
-_ON_FLOOR = r"^(basketball|teddyBear|slippers|box|briefcase|crate|dustbin|umbrellaFolded|bootie|handbag|ammoBox|riggedFan|littlePlant)$"
+_ON_FLOOR = (
+    r"^(basketball|teddyBear|slippers|box|briefcase|crate|dustbin|bootie|handbag|ammoBox|riggedFan|littlePlant)$"
+)
 
 
 @dataclass
@@ -107,7 +110,7 @@ def make_room(
     _thin_things(room, lights)
     _fill_shelves(room)
     _small_things(room, models, variety)
-    ambient = tuple(rng.uniform(0.26, 0.4) * np.array([1.0, rng.uniform(0.94, 1.0), rng.uniform(0.86, 1.02)]))
+    ambient = tuple(rng.uniform(0.3, 0.45) * np.array([1.0, rng.uniform(0.94, 1.0), rng.uniform(0.86, 1.02)]))
     return Scene(room.meshes, lights, ambient, tuple(size), sorted(set(room.credits)))
 
 
@@ -234,7 +237,7 @@ def _fill_shelves(room: _Room) -> None:
     """Rows of books on the boards of open shelves; a ray from the front measures how deep every centimetre of a board is free."""
     rng = room.rng
     tracer = Scene(room.meshes).tracer()
-    covers = [Material(tuple(rng.uniform(0.08, 0.85, 3) * rng.uniform(0.5, 1.0)), _spine(rng)) for _ in range(12)]
+    covers = [Material(texture=_spine(rng)) for _ in range(12)]
     for mesh, credit_box in [(m, m.bounds()) for m in room.meshes]:
         extent = credit_box[1] - credit_box[0]
         if not (0.6 < extent[2] < 2.2 and extent[:2].min() < 0.5 and extent[:2].max() < 1.5):
@@ -276,7 +279,7 @@ def _boards(mesh: Mesh, footprint: float) -> list[tuple[float, float]]:
     level = np.abs(cross[:, 2]) > 0.95 * np.linalg.norm(cross, axis=1)
     heights = np.round(corner[level, :, 2].max(1), 2)
     found = [h for h in np.unique(heights) if np.abs(cross[level, 2])[heights == h].sum() > 0.3 * footprint]
-    return [(float(a), float(b - a)) for a, b in zip(found[:-1], found[1:], strict=True) if 0.2 < b - a < 0.6]
+    return [(float(a), float(b - a)) for a, b in pairwise(found) if 0.2 < b - a < 0.6]
 
 
 # ---- the shell and the thin things ---------------------------------------------------------------------------------------------
@@ -339,7 +342,7 @@ def _on_wall(
     off: float,
     tile: float = 0.0,
 ) -> Mesh:
-    """A picture of w x h metres on wall `side`, `off` metres in front of it, facing the room; `tile` 0 stretches the texture once."""
+    """A picture of w x h metres on wall `side`, `off` metres in front of it, facing the room; `tile` as in `quad`."""
     distance = room.size[1 if side % 2 == 0 else 0] / 2 - off
     sheet = quad([-w / 2, distance, z], [w, 0, 0], [0, 0, h], material, tile)
     return sheet.placed(*_along(side, along), 0.0, side * np.pi / 2)
@@ -376,20 +379,20 @@ def _window(room: _Room, side: int, length: float) -> Light:
         room.add(spot)
     inward = [(0, -1), (1, 0), (0, 1), (-1, 0)][side]
     middle = np.array(_along(side, along)) - np.array(inward) * (room.size[:2] / 2 - 0.35)
-    power = rng.uniform(1.6, 2.6)
+    power = rng.uniform(2.2, 3.4)
     return Light((middle[0], middle[1], sill + h / 2), (power * 0.95, power, power * 1.06), 0.45)
 
 
 def _thin_things(room: _Room, lights: list[Light]) -> None:
     """A hanging lamp, a floor lamp, a leaning pole, a cable along a wall and a mobile of balls on threads."""
-    rng, (sx, sy, sz) = room.rng, room.size
+    rng, sz = room.rng, room.size[2]
     dark, brass = Material((0.08, 0.08, 0.09), specular=0.3), Material((0.6, 0.5, 0.3), specular=0.5)
     x, y = rng.uniform(-0.2, 0.2, 2) * room.size[:2]
     drop = sz - rng.uniform(0.45, 0.75)
     room.add(tube([[x, y, drop + 0.1], [x, y, sz]], 0.004, dark), solid=False)
     shade = Material(tuple(rng.uniform(0.5, 0.9, 3)), emission=0.5)
     room.add(lathe([[0.2, 0], [0.12, 0.14], [0.03, 0.2]], shade).placed(x, y, drop))
-    power = rng.uniform(1.4, 2.4)
+    power = rng.uniform(1.9, 3.0)
     lights.append(Light((x, y, drop - 0.03), (power, power * 0.9, power * 0.72), 0.12))
     for kind in rng.permutation(["lamp", "pole", "lamp"])[: int(rng.integers(1, 3))]:
         spot = _floor_spot(room, 0.34 if kind == "lamp" else 0.2)
@@ -530,7 +533,7 @@ def _vary(mesh: Mesh, rng: np.random.Generator, share: float) -> Mesh:
         uv = np.where((main == 0)[:, None, None], corner[..., [1, 2]], corner[..., [0, 2]])
         uv = np.where((main == 2)[:, None, None], corner[..., [0, 1]], uv) / rng.uniform(0.3, 1.0)
         return replace(mesh, uv=uv, materials=[pattern] * len(mesh.materials))
-    tint = rng.uniform(0.3, 1.1, 3)
+    tint = rng.uniform(0.5, 1.1) * rng.uniform(0.75, 1.1, 3)
     materials = [
         replace(
             m,
@@ -552,6 +555,12 @@ def _clouds(rng: np.random.Generator, shape: tuple[int, int], cells: tuple[int, 
 
 def _to_uint8(image: np.ndarray) -> np.ndarray:
     return np.clip(np.round(image * 255), 0, 255).astype(np.uint8)
+
+
+def _muted(rng: np.random.Generator, count: int) -> np.ndarray:
+    """(count, 3) colours of printed and dyed things: all lightnesses, moderate saturation."""
+    grey = rng.uniform(0.18, 0.82, (count, 1))
+    return np.clip(grey + rng.uniform(0.15, 0.6, (count, 1)) * (rng.random((count, 3)) - 0.5), 0.04, 0.95)
 
 
 def _soft_color(rng: np.random.Generator) -> np.ndarray:
@@ -619,7 +628,7 @@ def _wallpaper(rng: np.random.Generator) -> np.ndarray:
 
 
 def _fabric(rng: np.random.Generator) -> np.ndarray:
-    n, color = 256, rng.uniform(0.2, 0.85, 3)
+    n, color = 256, _muted(rng, 1)[0]
     y, x = np.mgrid[0:n, 0:n]
     weave = 0.06 * np.sin(x * np.pi / 4) * np.sin(y * np.pi / 4)
     stripe = (x * int(rng.integers(2, 9)) // n % 2) * rng.uniform(0, 0.35)
@@ -628,7 +637,7 @@ def _fabric(rng: np.random.Generator) -> np.ndarray:
 
 def _rug(rng: np.random.Generator) -> np.ndarray:
     n = 384
-    colors = rng.uniform(0.15, 0.8, (5, 3)) * np.array([1.0, 0.85, 0.75])
+    colors = _muted(rng, 5) * np.array([1.0, 0.92, 0.85])
     y, x = np.mgrid[0:n, 0:n] / n
     border = np.minimum(np.minimum(x, 1 - x), np.minimum(y, 1 - y))
     diamond = (np.abs((x * 6) % 1 - 0.5) + np.abs((y * 4) % 1 - 0.5) < 0.3).astype(int)
@@ -644,7 +653,7 @@ def _poster(rng: np.random.Generator) -> np.ndarray:
     paper, ink = rng.uniform(0.65, 0.95, 3), rng.uniform(0.0, 0.35, 3)
     image = np.tile(paper, (h, w, 1))
     split = int(rng.uniform(0.3, 0.75) * h)
-    field_colors = rng.uniform(0.1, 0.9, (2, 3))
+    field_colors = _muted(rng, 2)
     image[12:split, 12:-12] = field_colors[0] + _clouds(rng, (split - 12, w - 24), (7, 5))[..., None] * np.ptp(
         field_colors, axis=0
     )
@@ -667,7 +676,7 @@ def _poster(rng: np.random.Generator) -> np.ndarray:
 
 
 def _spine(rng: np.random.Generator) -> np.ndarray:
-    base, ink = rng.uniform(0.08, 0.8, 3), rng.uniform(0.4, 0.95, 3)
+    base, ink = _muted(rng, 2)
     image = np.tile(base, (64, 32, 1))
     for top in rng.integers(4, 56, 3):
         image[top : top + int(rng.integers(1, 6))] = ink
