@@ -390,7 +390,7 @@ def _thin_things(room: _Room, lights: list[Light]) -> None:
     x, y = rng.uniform(-0.2, 0.2, 2) * room.size[:2]
     drop = sz - rng.uniform(0.45, 0.75)
     room.add(tube([[x, y, drop + 0.1], [x, y, sz]], 0.004, dark), solid=False)
-    shade = Material(tuple(rng.uniform(0.5, 0.9, 3)), emission=0.5)
+    shade = Material(tuple(_muted(rng, 1)[0]), emission=0.5)
     room.add(lathe([[0.2, 0], [0.12, 0.14], [0.03, 0.2]], shade).placed(x, y, drop))
     power = rng.uniform(1.9, 3.0)
     lights.append(Light((x, y, drop - 0.03), (power, power * 0.9, power * 0.72), 0.12))
@@ -402,7 +402,7 @@ def _thin_things(room: _Room, lights: list[Light]) -> None:
             height = rng.uniform(1.35, 1.65)
             room.add(lathe([[0.15, 0], [0.15, 0.02], [0.02, 0.035]], brass).placed(*spot, 0.0))
             room.add(tube([[*spot, 0.02], [*spot, height]], 0.012, brass))
-            cloth = Material(tuple(rng.uniform(0.6, 0.9, 3)), emission=0.7)
+            cloth = Material(tuple(rng.uniform(0.7, 0.9) * np.array([1.0, 0.94, 0.82])), emission=0.6)
             room.add(lathe([[0.2, 0], [0.13, 0.27]], cloth).placed(*spot, height - 0.2))
             lights.append(Light((*spot, height + 0.12), (0.8, 0.66, 0.45), 0.08))
         else:

@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from d2a2_core.data.reduction import reduce_depth
+from d2a2_core.data.sensors import random_tof_settings, simulate_tof
 from d2a2_core.data.shapes import RGBD, sample_scene
+from d2a2_core.depth import fill_holes
 
 
 class SceneSource(Protocol):
@@ -76,6 +78,9 @@ class TrainingBatches(Dataset):
         rank, world: this process and the number of processes of a distributed run, which share each batch number.
         range_jitter: probability of the wider range.
         misalign: probability of a depth map that is slightly soft and off its colour, as captured depth is.
+        sensor: probability of an LR as a time-of-flight camera gives it (:mod:`d2a2_core.data.sensors`): noise, mixed edges,
+            holes (filled as :class:`d2a2_core.DepthUpsampler` does), a view that is off by some pixels; normalised by its
+            own range. Else the LR is the bicubic reduction.
     """
 
     def __init__(
@@ -89,12 +94,13 @@ class TrainingBatches(Dataset):
         world: int = 1,
         range_jitter: float = 0.0,
         misalign: float = 0.0,
+        sensor: float = 0.0,
     ) -> None:
         if crop % max(scales):
             raise ValueError(f"crop ({crop}) must be a multiple of the largest scale ({max(scales)})")
         self.source, self.scales, self.crop, self.batch_size = source, tuple(scales), crop, batch_size
         self.seed, self.rank, self.world = seed, rank, world
-        self.range_jitter, self.misalign = range_jitter, misalign
+        self.range_jitter, self.misalign, self.sensor = range_jitter, misalign, sensor
 
     def __getitem__(self, batch: int) -> dict[str, Tensor]:
         scale = self.scales[np.random.default_rng([self.seed, batch, 0]).integers(len(self.scales))]
@@ -110,8 +116,10 @@ class TrainingBatches(Dataset):
             raise ValueError(f"scene {index} has invalid depth, expected finite values; fill or leave out such pairs")
         if rng.random() < self.misalign:
             depth = misaligned(depth, rng)
-        lr = reduce_depth(depth, scale)
-        lo, hi = float(depth.min()), float(depth.max())
+        if self.sensor and rng.random() < self.sensor:
+            lr, lo, hi = sensor_depth(scene.color, depth, scale, rng)
+        else:
+            lr, lo, hi = reduce_depth(depth, scale), float(depth.min()), float(depth.max())
         span = max(hi - lo, 1e-3)
         if rng.random() < self.range_jitter:
             wide = span * rng.uniform(1, 4)
@@ -137,6 +145,22 @@ def random_crop(scene: RGBD, crop: int, rng: np.random.Generator) -> RGBD:
     if rng.random() < 0.5:
         color, depth = color.transpose(1, 0, 2), depth.T
     return RGBD(np.ascontiguousarray(color), np.ascontiguousarray(depth))
+
+
+def sensor_depth(
+    color: np.ndarray, depth: np.ndarray, scale: int, rng: np.random.Generator
+) -> tuple[np.ndarray, float, float]:
+    """LR (H / s, W / s) metres of a random ToF camera, holes filled, and the range of what it measured."""
+    shift = rng.integers(-3, 4, 2) if rng.random() < 0.4 else (0, 0)  # extrinsics are never perfect
+    seen = np.pad(depth, 3, mode="edge")[3 + shift[0] :, 3 + shift[1] :][: depth.shape[0], : depth.shape[1]]
+    size = (depth.shape[0] // scale, depth.shape[1] // scale)
+    lr = simulate_tof(seen, size, rng, rgb=color, **random_tof_settings(rng))
+    valid = np.isfinite(lr)
+    if valid.mean() < 0.2:  # nothing to learn from
+        lr = reduce_depth(depth, scale)
+        valid = np.ones_like(lr, bool)
+    filled = fill_holes(torch.from_numpy(lr)[None, None])[0, 0].numpy()
+    return filled, float(lr[valid].min()), float(lr[valid].max())
 
 
 def misaligned(depth: np.ndarray, rng: np.random.Generator) -> np.ndarray:

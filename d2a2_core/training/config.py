@@ -23,6 +23,7 @@ class TrainConfig:
     crop: int = 256
     range_jitter: float = 0.0  # probability of normalising by a wider range than the crop's own
     misalign: float = 0.0  # probability of a soft, shifted depth map
+    sensor: float = 0.0  # probability of an LR with a time-of-flight camera's noise, mixed edges and holes
     seed: int = 0
     # how
     batch_size: int = 4  # over all processes
@@ -115,6 +116,6 @@ def _check(config: TrainConfig) -> None:
     for name in ("batch_size", "steps", "crop", "validate_every", "save_every", "log_every"):
         if getattr(config, name) < 1:
             raise ValueError(f"setting {name!r} must be at least 1, got {getattr(config, name)}")
-    for name in ("ema", "range_jitter", "misalign"):
+    for name in ("ema", "range_jitter", "misalign", "sensor"):
         if not 0 <= getattr(config, name) <= 1:
             raise ValueError(f"setting {name!r} must be in [0, 1], got {getattr(config, name)}")

@@ -167,9 +167,17 @@ class Trainer:
     def _batches(self) -> Iterator[dict[str, Tensor]]:
         config = self.config
         data = TrainingBatches(
-            training_source(config), config.scales, config.crop, config.batch_size // self.world, config.seed,
-            self.rank, self.world, config.range_jitter, config.misalign,
-        )  # fmt: skip
+            self.scenes,
+            config.scales,
+            config.crop,
+            config.batch_size // self.world,
+            config.seed,
+            self.rank,
+            self.world,
+            config.range_jitter,
+            config.misalign,
+            config.sensor,
+        )
         loader = DataLoader(
             data,
             batch_size=None,
@@ -194,8 +202,9 @@ class Trainer:
         """RMSE of the (averaged) weights and of bicubic over held-out batches, in units of the normalised range."""
         config = self.config
         if not self.validation:
+            size = min(config.batch_size, 8)
             data = TrainingBatches(
-                self.held_out, config.scales, config.crop, min(config.batch_size, 8), config.seed + 1
+                self.held_out, config.scales, config.crop, size, config.seed + 1, sensor=config.sensor
             )
             self.validation = [data[i] for i in range(config.validate_batches)]
         trained = {k: v.clone() for k, v in self.model.state_dict().items()} if self.averaged else None

@@ -180,3 +180,18 @@ def test_reduce_depth_drops_the_rest():
     np.testing.assert_allclose(reduce_depth(np.full((32, 32), 1.5, np.float32), 8), 1.5, rtol=1e-6)
     ramp = np.tile(np.arange(16, dtype=np.float32), (16, 1))
     np.testing.assert_allclose(reduce_depth(ramp, 4, "area")[0], [1.5, 5.5, 9.5, 13.5])
+
+
+def test_sensor_batches_are_repeatable_finite_and_in_the_range_of_what_was_measured():
+    def batch():
+        return TrainingBatches(ShapeScenes(3), (4,), 64, 3, seed=5, sensor=1.0)[2]
+
+    first, again = batch(), batch()
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    assert torch.isfinite(first["lr"]).all()
+    lo, hi = first["lr"].amin(dim=(1, 2, 3)), first["lr"].amax(dim=(1, 2, 3))
+    assert torch.allclose(lo, torch.zeros(3), atol=1e-5)
+    assert torch.allclose(hi, torch.ones(3), atol=1e-5)
+    clean = TrainingBatches(ShapeScenes(3), (4,), 64, 3, seed=5)[2]
+    assert torch.equal(clean["guide"], first["guide"])
+    assert (clean["lr"] - first["lr"]).abs().max() > 0.05
