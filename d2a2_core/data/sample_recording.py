@@ -1,6 +1,6 @@
 """Renders the sample recording: a camera that moves through one furnished room, with a simulated ToF camera and the truth.
 
-    python -m d2a2_core.data.sample_recording OUT --models FOLDER [--seed 7] [--frames 30]
+    python -m d2a2_core.data.sample_recording OUT --models FOLDER [--seed 5] [--frames 30]
 
 FOLDER holds the archives of Debian's package sweethome3d-furniture. Needs `pip install d2a2_ros[render]`. The format is that of
 :mod:`d2a2_core.data.recording`. The same seed, models and library versions give the same files.
@@ -34,10 +34,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("out", type=Path, help="folder to write, made where absent")
     parser.add_argument("--models", type=Path, required=True, help="folder with the *.sh3f archives")
-    parser.add_argument("--seed", type=int, default=7, help="of the room, the camera path and the noise")
+    parser.add_argument("--seed", type=int, default=5, help="of the room, the camera path and the noise")
     parser.add_argument("--frames", type=int, default=30)
     parser.add_argument("--theme", default="living", help="kind of room")
-    parser.add_argument("--quality", type=int, default=90, help="JPEG quality of the colour images")
+    parser.add_argument("--quality", type=int, default=88, help="JPEG quality of the colour images")
     parser.add_argument("--supersample", type=int, default=4, help="colour samples per pixel along each axis")
     options = parser.parse_args(arguments)
     try:
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def write_recording(
-    out: Path, models: Path, seed: int, frames: int, theme: str = "living", quality: int = 90, supersample: int = 4
+    out: Path, models: Path, seed: int, frames: int, theme: str = "living", quality: int = 88, supersample: int = 4
 ) -> list[str]:
     """Renders and writes all files; returns the credits of the models used. See the module's text for the format."""
     if frames < 1:

@@ -17,11 +17,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, special
 
 _UNAMBIGUOUS_M = (
     15.0  # c / (2 f) at 10 MHz: far beyond a room, so a mixed phase lies between the depths that were mixed
 )
+_CLUMP_PX = 0.8  # LR pixels over which losses correlate
 
 OFF: dict[str, Any] = {
     "flying_pixels": 0.0,
@@ -50,8 +51,8 @@ def simulate_tof(
     edge_step_m: float = 0.1,
     blob_holes: float = 2.0,
     blob_radius: float = 2.0,
-    dark_holes: float = 0.6,
-    dark_luma: float = 0.06,
+    dark_holes: float = 0.5,
+    dark_luma: float = 0.03,
     grazing_holes: float = 0.0,
     grazing_degrees: float = 80.0,
     focal_px: float | None = None,
@@ -64,12 +65,12 @@ def simulate_tof(
         depth_hr: (H, W) float, metres, NaN invalid.
         size: (h, w) of the result; H / h and W / w must be integers.
         rgb: (H, W, 3) uint8 picture of the same view, for the reflected amplitude and `dark_holes`.
-        flying_pixels: at cells and their 3 x 3 surroundings with an edge, how far the value moves from the mean of the cell
+        flying_pixels: at pixels with a depth edge beside them, how far the value moves from the mean of the cell
             towards the phase mixture of a neighbourhood one cell wider, weighted by the returned light; 0 to 1.
         noise: (a, b) of the axial noise, Gaussian with sigma = a + b z^2 metres.
         lateral_jitter: standard deviation, in LR pixels, of the offset at which a pixel samples the scene.
         quantisation_m: step of the reported depth, metres.
-        edge_holes: probability that a pixel whose 3 x 3 LR neighbourhood spans more than `edge_step_m` metres is lost.
+        edge_holes: probability that a pixel on a depth edge (second difference over `edge_step_m` metres) is lost.
         blob_holes, blob_radius: mean number of round holes (Poisson) and their mean radius in LR pixels.
         dark_holes, dark_luma: probability of loss of a black pixel, falling to 0 at luma `dark_luma` (linear, 0 to 1).
         grazing_holes, grazing_degrees: probability of loss of a surface seen at more than `grazing_degrees` off its normal.
@@ -110,7 +111,7 @@ def simulate_tof(
 
     rows, columns = _sample_places(depth_hr.shape, size, cell, lateral_jitter, rng)
     depth = _cell_mean(depth_hr[rows, columns], min_valid)
-    step = _span(depth)
+    step = _step(depth)
     if flying_pixels > 0:
         mixed = _phase_mixture(depth_hr, luma, size, cell)
         depth = np.where(step > edge_step_m, depth + flying_pixels * (mixed - depth), depth)
@@ -118,16 +119,16 @@ def simulate_tof(
     if quantisation_m > 0:
         depth = np.round(depth / quantisation_m) * quantisation_m
 
-    lost = (step > edge_step_m) & (rng.random(size) < edge_holes)
+    lost = (step > edge_step_m) & (_patchy(size, rng) < edge_holes)
     lost |= _blobs(size, blob_holes, blob_radius, rng)
     if luma is not None and dark_holes > 0:
         seen = luma[rows, columns].mean(axis=-1)
-        lost |= rng.random(size) < dark_holes * np.clip(1 - seen / dark_luma, 0, 1)
+        lost |= _patchy(size, rng) < dark_holes * np.clip(1 - seen / dark_luma, 0, 1)
     if grazing_holes > 0:
         angle = _incidence_degrees(
             _cell_mean(depth_hr[rows, columns], min_valid), float(focal_px) / cell[1], float(focal_px) / cell[0]
         )
-        lost |= (angle > grazing_degrees) & (rng.random(size) < grazing_holes)
+        lost |= (angle > grazing_degrees) & (_patchy(size, rng) < grazing_holes)
     if hexagonal_view:
         lost |= ~_hexagon(size)
     depth[lost | ~(depth > 0)] = np.nan
@@ -175,12 +176,34 @@ def _cell_mean(values: np.ndarray, min_valid: float) -> np.ndarray:
     return np.where((count > 0) & (count >= min_valid * values.shape[-1]), total / np.maximum(count, 1), np.nan)
 
 
-def _span(depth: np.ndarray) -> np.ndarray:
-    """Largest minus smallest valid depth in the 3 x 3 neighbourhood; 0 where there is none."""
-    valid = np.isfinite(depth)
-    high = ndimage.maximum_filter(np.where(valid, depth, -np.inf), 3)
-    low = ndimage.minimum_filter(np.where(valid, depth, np.inf), 3)
-    return np.where(high > low, high - low, 0.0)
+def _step(depth: np.ndarray) -> np.ndarray:
+    """Largest second difference of depth across each pixel, along rows, columns and diagonals.
+
+    A slanted plane has almost none, an occlusion edge has its whole height. Differences with an invalid pixel count as 0.
+    """
+    padded = (
+        np.pad(depth, 1, mode="reflect", reflect_type="odd") if min(depth.shape) > 1 else np.pad(depth, 1, mode="edge")
+    )
+    h, w = depth.shape
+    steps = [
+        np.abs(
+            padded[1 + dy : 1 + dy + h, 1 + dx : 1 + dx + w]
+            - 2 * depth
+            + padded[1 - dy : 1 - dy + h, 1 - dx : 1 - dx + w]
+        )
+        for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1))
+    ]
+    return np.nan_to_num(steps).max(0)
+
+
+def _patchy(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Numbers uniform in [0, 1) that neighbours partly share, so that lost pixels come in clumps as in real depth maps."""
+    white = rng.standard_normal(size)
+    smooth = ndimage.gaussian_filter(white, _CLUMP_PX, mode="wrap")
+    impulse = np.zeros((15, 15))
+    impulse[7, 7] = 1.0
+    gain = np.sqrt((ndimage.gaussian_filter(impulse, _CLUMP_PX) ** 2).sum())
+    return special.ndtr(smooth / gain)
 
 
 def _phase_mixture(

@@ -37,8 +37,10 @@ def sample_scene(size: int, rng: Rng) -> RGBD:
     if rng.random() < 0.3:  # a second wall colour that does not follow the depth
         other = _soften(_outline(size, rng, 0.4, 1.2), 0)
         color += (recolour(bank[-1], rng) - color) * other[..., None]
-    count = int(np.exp(rng.uniform(np.log(5), np.log(50))))
-    typical = rng.uniform(0.2, 0.8) if count < 14 else rng.uniform(0.08, 0.4)
+    # A scene is a small window of a camera image, in which most objects are larger than the window: few edges, long ones.
+    zoom = np.exp(rng.uniform(0, np.log(4)))
+    count = max(2, int(np.exp(rng.uniform(np.log(5), np.log(45))) / zoom))
+    typical = zoom * (rng.uniform(0.2, 0.7) if count * zoom < 14 else rng.uniform(0.1, 0.4))
     shadows = rng.random() < 0.5
     for order in np.sort(rng.uniform(0, 1, count)):
         _add_shape(color, depth, x, y, bank, order, typical, shadows, rng)
@@ -103,7 +105,7 @@ def _add_shape(
     visible = surface < beneath
     if shadows and rng.random() < 0.6:
         _cast_shadow(color, outline, rng)
-    if rng.random() < 0.12:  # same texture as the scene's first: a depth edge with hardly a colour edge
+    if rng.random() < 0.06:  # same texture as the scene's first: a depth edge with hardly a colour edge
         paint = color[window] * rng.uniform(0.9, 1.1)
     else:
         paint = _paint(bank, bottom - top, right - left, rng)
@@ -146,7 +148,7 @@ def _outline(size: int, rng: Rng, smallest: float, largest: float) -> Array:
     image = Image.new("L", (size * _SS, size * _SS))
     draw = ImageDraw.Draw(image)
     extent = np.exp(rng.uniform(np.log(smallest), np.log(largest))) * size * _SS
-    centre = rng.uniform(-0.1, 1.1, 2) * size * _SS
+    centre = rng.uniform(-0.2, 1.2, 2) * size * _SS
     kind = rng.choice(len(_KINDS), p=_PROBABILITIES)
     _KINDS[kind](draw, centre, extent / 2, rng)
     if kind < 4 and rng.random() < 0.15:  # a window through the shape
@@ -233,7 +235,7 @@ def _photograph(color: Array, rng: Rng) -> Array:
         color = color * (np.asarray(light, np.float32)[..., None] / 220)
     if rng.random() < 0.3:
         color = 255 * (np.clip(color, 0, 255) / 255) ** rng.uniform(0.6, 1.8)
-    dark = rng.random() < 0.2
+    dark = rng.random() < 0.12
     if dark:
         color = color * rng.uniform(0.12, 0.5)
     if rng.random() < 0.4:

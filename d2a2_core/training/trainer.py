@@ -31,7 +31,7 @@ from d2a2_core.data.sampling import TrainingBatches
 from d2a2_core.network import build_model
 from d2a2_core.training.config import TrainConfig, make_config, save_config
 from d2a2_core.training.sources import training_source, validation_source
-from d2a2_core.weights import load_weights, resolve_weights, save_weights
+from d2a2_core.weights import load_weights, read_info, resolve_weights, save_weights
 
 _COLUMNS = ("step", "loss", "lr", "seconds", "val_rmse", "bicubic_rmse")
 
@@ -386,7 +386,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def provenance(config: TrainConfig) -> dict:
-    """What is needed to repeat the run: command, settings, git revision, versions, start time."""
+    """What is needed to repeat the run: command, settings, git revision, versions, start time; the same of its init."""
     here = Path(__file__).parent
     try:
         revision = subprocess.run(
@@ -394,7 +394,8 @@ def provenance(config: TrainConfig) -> dict:
         ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         revision = "unknown (not a git checkout)"
-    return {
+    start = {"init": read_info(resolve_weights(config.init)).card} if config.init else {}
+    return start | {
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "settings": json.loads(json.dumps(vars(config))),
         "revision": revision,

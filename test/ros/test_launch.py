@@ -213,13 +213,12 @@ def test_demo_passes_pairs(installed, tmp_path, repo):
         "demo.launch.py", f"params_file:={params}", f"recording:={recording}", f"namespace:={namespace}", "device:=cpu"
     )
     try:
-        depth, nodes = _first_depth(f"{namespace}/depth_upsampled/image_raw", process)
+        depth = _first_depth(f"{namespace}/depth_upsampled/image_raw", process)
     finally:
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=30)
     assert depth is not None, output
     assert (depth.width, depth.height, depth.encoding) == (64, 48, "32FC1")
-    assert {("upsample_node", namespace), ("recording_player", namespace)} <= set(nodes)
     assert process.returncode == 0, output
     assert "has died" not in output
 
@@ -238,8 +237,7 @@ def _first_depth(topic: str, process: subprocess.Popen, patience: float = 60.0):
     end = time.monotonic() + patience
     while not received and process.poll() is None and time.monotonic() < end:
         executor.spin_once(timeout_sec=0.2)
-    nodes = node.get_node_names_and_namespaces()
     executor.shutdown()
     node.destroy_node()
     rclpy.shutdown(context=context)
-    return (received[0] if received else None), nodes
+    return received[0] if received else None
