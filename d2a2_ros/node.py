@@ -8,12 +8,10 @@ from dataclasses import dataclass
 
 import message_filters
 import numpy as np
-import rclpy
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import ClockType, JumpThreshold
 from rclpy.duration import Duration
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -21,13 +19,14 @@ from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
-from d2a2_core import DepthUpsampler, UpsampledDepth, WeightsError
+from d2a2_core import DepthUpsampler, UpsampledDepth
 from d2a2_core.geometry import back_project
 from d2a2_ros.cameras import camera_from_info, resized_info
 from d2a2_ros.clouds import cloud_message
 from d2a2_ros.diagnostics import Reporter, Statistics, diagnostic_array
 from d2a2_ros.images import FrameError, color_array, depth_array, depth_message, to_message
-from d2a2_ros.parameters import NodeParameters, ParameterError
+from d2a2_ros.parameters import NodeParameters
+from d2a2_ros.run import run
 from d2a2_ros.worker import LatestWorker
 
 _SILENCE = 5.0  # seconds without pairs before the node says what is missing
@@ -78,8 +77,13 @@ class UpsampleNode(Node):
             f"({self.upsampler.precision}); waiting for {self._color.sub.topic_name} and {self._depth.sub.topic_name}"
         )
 
+    @property
+    def busy(self) -> bool:
+        """Whether the worker is still computing, after :meth:`destroy_node` too."""
+        return self._worker.alive
+
     def destroy_node(self) -> None:
-        """Ends the worker, then the node."""
+        """Ends the worker (waiting a moment for the frame it computes), then the node."""
         self._worker.stop()
         self._jump.unregister()
         super().destroy_node()
@@ -144,6 +148,8 @@ class UpsampleNode(Node):
             result = self.upsampler.upsample(color, depth)
         except (FrameError, ValueError) as error:
             self._unusable(getattr(error, "cause", str(error)), str(error))
+            return
+        if self._worker.stopped:  # the publishers may be gone
             return
         self._publish(result, color, pair, Header(stamp=stamp.to_msg(), frame_id=pair.color.header.frame_id))
         self._last_stamp = stamp
@@ -240,23 +246,7 @@ class UpsampleNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of the executable ``upsample_node``; returns its exit status."""
-    rclpy.init(args=args)
-    node, status = None, 0
-    try:
-        node = UpsampleNode()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except (ParameterError, WeightsError, ValueError) as error:
-        rclpy.logging.get_logger("upsample_node").fatal(f"cannot start: {error}")
-        status = 1
-    finally:
-        if node is not None:
-            node.destroy_node()
-        rclpy.try_shutdown()
-    return status
+    return run("upsample_node", UpsampleNode, args)
 
 
 if __name__ == "__main__":

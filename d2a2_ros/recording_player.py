@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 
-import rclpy
 from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -16,6 +15,9 @@ from std_msgs.msg import Header
 from d2a2_core.data.recording import Recording, RecordingError
 from d2a2_ros.cameras import info_from_camera
 from d2a2_ros.images import to_message
+from d2a2_ros.run import run
+
+_DISCOVERY = 1.0  # seconds that connections beyond the player's own (of the outputs, for instance) get to be made
 
 
 class RecordingPlayer(Node):
@@ -58,12 +60,13 @@ class RecordingPlayer(Node):
         if self._cameras["color"] is None:
             self.get_logger().warning(f"{folder} has no calibration for its colour camera: no camera info is published")
         self._next, self.finished = 0, False
+        self._since: float | None = None  # when both images were first seen to have a subscriber
         rate = rate or self.recording.rate_hz
         self.create_timer(1.0 / rate, self._on_timer)
         self.get_logger().info(f"{len(self.recording)} frames of {folder} at {rate:g} Hz")
 
     def _on_timer(self) -> None:
-        if self.finished or (self._patient and not self._has_subscribers()):
+        if self.finished or (self._patient and not self._has_had_subscribers()):
             return
         self._patient = False
         frame = self.recording[self._next]
@@ -78,32 +81,18 @@ class RecordingPlayer(Node):
             self._next = 0
             self.finished = not self._loop
 
-    def _has_subscribers(self) -> bool:
-        return all(self._publish[which, Image].get_subscription_count() for which in self._frames)
+    def _has_had_subscribers(self) -> bool:
+        """Whether both images have had a subscriber for a moment."""
+        if not all(self._publish[which, Image].get_subscription_count() for which in self._frames):
+            self._since = None
+            return False
+        self._since = self._since or time.monotonic()
+        return time.monotonic() - self._since >= _DISCOVERY
 
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of the executable ``recording_player``; returns its exit status."""
-    rclpy.init(args=args)
-    node, status = None, 0
-    try:
-        node = RecordingPlayer()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        while rclpy.ok() and not node.finished:
-            executor.spin_once(timeout_sec=0.5)
-        if node.finished:  # let the middleware hand over what was published last
-            executor.spin_once(timeout_sec=1.0)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except RecordingError as error:
-        rclpy.logging.get_logger("recording_player").fatal(f"cannot play: {error}")
-        status = 1
-    finally:
-        if node is not None:
-            node.destroy_node()
-        rclpy.try_shutdown()
-    return status
+    return run("recording_player", RecordingPlayer, args)
 
 
 if __name__ == "__main__":

@@ -31,8 +31,18 @@ class LatestWorker(Generic[T]):
             self._changed.notify()
             return replaced
 
-    def stop(self, timeout: float = 10.0) -> None:
-        """Ends the thread after the item in work; the waiting one is dropped."""
+    @property
+    def stopped(self) -> bool:
+        """Whether :meth:`stop` was called."""
+        return self._stopped
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def stop(self, timeout: float = 3.0) -> None:
+        """Ends the thread after the item in work, waiting for it up to ``timeout`` seconds; the waiting one is dropped."""
         with self._changed:
             self._stopped = True
             self._waiting = None
@@ -50,4 +60,5 @@ class LatestWorker(Generic[T]):
             try:
                 self._work(item)
             except Exception as error:  # one bad frame must not end the node
-                self._on_error(error)
+                if not self._stopped:
+                    self._on_error(error)

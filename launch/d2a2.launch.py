@@ -21,6 +21,13 @@ TOPICS = {
 # Humble and Jazzy read the first, Kilted and later the second.
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 
+# Image buffers come and go with every frame; without these glibc returns them to the kernel each time.
+MALLOC = {
+    "MALLOC_MMAP_THRESHOLD_": "268435456",
+    "MALLOC_TRIM_THRESHOLD_": "1073741824",
+    "MALLOC_TOP_PAD_": "67108864",
+}
+
 
 def generate_launch_description() -> LaunchDescription:
     """The arguments, the environment and the node."""
@@ -49,6 +56,7 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal."),
             # Without the profile most large images are lost; one that the user chose goes first.
             *(SetEnvironmentVariable(v, EnvironmentVariable(v, default_value=profile)) for v in PROFILE_VARIABLES),
+            *(SetEnvironmentVariable(k, EnvironmentVariable(k, default_value=v)) for k, v in MALLOC.items()),
             OpaqueFunction(function=_node),
         ]
     )

@@ -129,3 +129,46 @@ def test_player_publishes_every_frame_once_as_four_topics(ros, recording):
     info = got["depth/camera_info"][0]
     np.testing.assert_allclose(info.k, [7.5, 0, 3.375, 0, 7.5, 2.375, 0, 0, 1])
     assert (info.width, info.height) == (8, 6)
+
+
+def test_wrong_parameters_file_ends_with_a_message(tmp_path):
+    (tmp_path / "bad.yaml").write_text("{ this is: [not yaml")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "d2a2_ros.node", "--ros-args", "--params-file", str(tmp_path / "bad.yaml")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    out = output(process)
+    assert process.returncode == 1
+    assert "upsample_node cannot start" in out
+    assert "Traceback" not in out
+
+
+def test_two_interrupts_in_mid_frame_end_the_node_within_seconds(tiny_weights, tmp_path):
+    """The worker is busy for a minute, as with a large network on a small machine."""
+    (tmp_path / "slow.py").write_text(
+        "import sys, time, threading\n"
+        "from d2a2_ros import node\n"
+        "class Slow(node.UpsampleNode):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self._worker._work = lambda item: time.sleep(60)\n"
+        "        self._worker.put(object())\n"
+        "        time.sleep(0.3)\n"
+        "        print('computing', flush=True)\n"
+        "sys.exit(node.run('slow', Slow))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "slow.py", "--ros-args", "-p", f"weights:={tiny_weights}", "-p", "device:=cpu"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()},
+    )  # fmt: skip
+    for line in process.stdout:
+        if "computing" in line:
+            break
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 0
+    assert "Traceback" not in process.stdout.read()
