@@ -38,7 +38,7 @@ setup(
     extras_require={
         "eval": ["opencv-contrib-python-headless>=4.8,<6", "onnxruntime>=1.17,<2", "h5py>=3.8,<4"],
         "train": ["tensorboard>=2.14,<3"],
-        "render": ["trimesh>=4,<6", "embreex>=2.17.7,<5"],
+        "render": ["embreex>=2.17.7,<5"],
     },
     entry_points={
         "console_scripts": [
