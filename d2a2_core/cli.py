@@ -52,7 +52,9 @@ def _add_upsample(commands) -> None:
 def _add_model_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--weights", default="d2a2-lite", help="shipped name or path of a .safetensors file")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    p.add_argument("--precision", default="auto", help="auto, float32, float16 or bfloat16")
+    p.add_argument(
+        "--precision", default="auto", help="auto, float32, float16 or bfloat16 (training: tf32, fp16, bf16)"
+    )
 
 
 def _upsample(o: argparse.Namespace) -> None:
@@ -280,13 +282,21 @@ def _add_benchmark(commands) -> None:
     p.add_argument("--ratio", type=float, default=4.0, help="colour size / depth size")
     p.add_argument("--frames", type=int, default=10)
     p.add_argument("--threads", type=int, default=0, help="CPU threads (0: torch's default)")
+    p.add_argument("--training", metavar="MODEL", help="time training steps instead, of e.g. '{model: d2a2, scale: 4}'")
+    p.add_argument("--crop", type=int, default=256, help="with --training")
+    p.add_argument("--batch-size", type=int, default=4, help="with --training")
     _add_model_options(p)
     p.set_defaults(run=_benchmark)
 
 
 def _benchmark(o: argparse.Namespace) -> None:
-    from d2a2_core.evaluation.speed import benchmark_upsampler
+    from d2a2_core.evaluation.speed import benchmark_training, benchmark_upsampler
 
+    if o.training:
+        precision = "float32" if o.precision == "auto" else o.precision
+        model = yaml.safe_load(o.training)
+        print(benchmark_training(model, o.crop, o.batch_size, o.frames, o.device, precision))
+        return
     width, height = (int(v) for v in o.size.lower().split("x"))
     print(benchmark_upsampler(o.weights, (height, width), o.ratio, o.frames, o.device, o.precision, o.threads))
 

@@ -8,7 +8,9 @@ import time
 import numpy as np
 import torch
 
-from d2a2_core.upsampler import DepthUpsampler
+from d2a2_core.network import build_model
+from d2a2_core.training.trainer import reconstruction_loss
+from d2a2_core.upsampler import DepthUpsampler, resolve_device
 
 
 def benchmark_upsampler(
@@ -38,8 +40,7 @@ def benchmark_upsampler(
     color = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
     depth = rng.uniform(1, 3, tuple(max(1, round(v / ratio)) for v in size)).astype(np.float32)
     depth[rng.random(depth.shape) < 0.05] = np.nan
-    cuda = upsampler.device.type == "cuda"
-    if cuda:
+    if upsampler.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(upsampler.device)
     seconds = []
     for _ in range(frames + 2):
@@ -47,14 +48,75 @@ def benchmark_upsampler(
         scale = upsampler.upsample(color, depth).scale  # arrays come back, so a GPU has finished
         seconds.append(time.perf_counter() - started)
     median, high = np.percentile(seconds[2:], (50, 95))
-    name = torch.cuda.get_device_name(upsampler.device) if cuda else f"CPU, {torch.get_num_threads()} threads"
     rows = {
-        "device": f"{name} ({upsampler.precision})",
+        "device": f"{_device_name(upsampler.device)} ({upsampler.precision})",
         "colour / depth": f"{size[1]}x{size[0]} / {depth.shape[1]}x{depth.shape[0]} (x{scale})",
         "median / p95 [ms]": f"{1000 * median:.1f} / {1000 * high:.1f}",
         "frames per second": f"{1 / median:.2f}",
-        "peak process memory [MB]": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f}",
     }
-    if cuda:
-        rows["peak GPU memory [MB]"] = f"{torch.cuda.max_memory_allocated(upsampler.device) / 2**20:.0f}"
+    return _table(rows | _memory(upsampler.device))
+
+
+def benchmark_training(
+    model: dict, crop: int = 256, batch_size: int = 4, steps: int = 5, device: str = "auto", precision: str = "float32"
+) -> str:
+    """Times whole training steps (forward, L1, backward, Adam) on random batches that lie ready in memory.
+
+    Args:
+        model: configuration as :func:`d2a2_core.network.build_model` takes it.
+        precision: "float32", "tf32" (float32 with TF32 matrix units, on a GPU), "bf16" or "fp16".
+
+    Returns:
+        A table: seconds per step (median), images per second, peak memory.
+    """
+    target = resolve_device(device)
+    network = build_model(model).to(target, memory_format=torch.channels_last).train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
+    scaler = torch.amp.GradScaler(target.type, enabled=precision == "fp16")
+    scale = network.scales[0]
+    guide = torch.rand(batch_size, 3, crop, crop, device=target)
+    lr, hr = (torch.rand(batch_size, 1, n, n, device=target) for n in (crop // scale, crop))
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    seconds = []
+    try:
+        for _ in range(steps + 1):
+            started = time.perf_counter()
+            with torch.autocast(target.type, dtype=dtype, enabled=dtype is not None):
+                prediction = network(guide, lr)
+            optimizer.zero_grad(set_to_none=True)
+            scaler.scale(reconstruction_loss(prediction.float(), hr)).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            if target.type == "cuda":
+                torch.cuda.synchronize(target)
+            seconds.append(time.perf_counter() - started)
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+    median = float(np.median(seconds[1:]))
+    rows = {
+        "device": f"{_device_name(target)} ({precision})",
+        "training step": f"{model['model']}, x{scale}, batch {batch_size}, crop {crop}",
+        "seconds per step": f"{median:.3f}",
+        "images per second": f"{batch_size / median:.2f}",
+    }
+    return _table(rows | _memory(target))
+
+
+def _device_name(device: torch.device) -> str:
+    cuda = device.type == "cuda"
+    return torch.cuda.get_device_name(device) if cuda else f"CPU, {torch.get_num_threads()} threads"
+
+
+def _memory(device: torch.device) -> dict[str, str]:
+    rows = {"peak process memory [MB]": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f}"}
+    if device.type == "cuda":
+        rows["peak GPU memory [MB]"] = f"{torch.cuda.max_memory_allocated(device) / 2**20:.0f}"
+    return rows
+
+
+def _table(rows: dict[str, str]) -> str:
     return "\n".join(f"{key:<26}{value}" for key, value in rows.items())

@@ -117,3 +117,12 @@ def test_mistakes_are_said_in_one_line(tmp_path, monkeypatch, capsys, arguments,
     error = capsys.readouterr().err
     assert said in error
     assert len(error.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("extra", [[], ["--training", "{model: d2a2-lite, channels: 8, blocks: 1}", "--crop", "32"]])
+def test_benchmark_measures_and_tabulates(tiny, capsys, extra):
+    arguments = ["benchmark", "--size", "64x48", "--frames", "2", "--weights", str(tiny), "--device", "cpu"]
+    assert main([*arguments, *extra]) == 0
+    out = capsys.readouterr().out
+    assert float(out.split("per second")[1].split()[0]) > 0
+    assert "peak process memory" in out
