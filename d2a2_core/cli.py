@@ -9,6 +9,8 @@ from pathlib import Path
 
 import yaml
 
+from d2a2_core.weights import DEFAULT_WEIGHTS
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one subcommand; returns the exit status: 2 for a user's mistake, with one line that says what to do."""
@@ -50,7 +52,7 @@ def _add_upsample(commands) -> None:
 
 
 def _add_model_options(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--weights", default="d2a2-lite", help="shipped name or path of a .safetensors file")
+    p.add_argument("--weights", default=DEFAULT_WEIGHTS, help="shipped name or path of a .safetensors file")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     p.add_argument(
         "--precision", default="auto", help="auto, float32, float16 or bfloat16 (training: tf32, fp16, bf16)"

@@ -18,6 +18,8 @@ from d2a2_core.network import D2A2, SCALES, build_model
 
 #: The folder of the weights that ship with the package.
 PRETRAINED = Path(__file__).parent / "pretrained"
+#: What node, demo and command line use: small enough for a CPU, trained on the noise and holes of real sensors.
+DEFAULT_WEIGHTS = "d2a2-lite-sensor"
 
 # The authors' names (left, a prefix of their keys) and ours. Order matters: the first prefix that fits is taken.
 _STAGE_NAMES = {

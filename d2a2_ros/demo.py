@@ -24,7 +24,7 @@ from d2a2_core.data.recording import Frame, Recording, RecordingError
 from d2a2_core.depth import fill_holes, invalid_to_nan
 from d2a2_core.evaluation.pictures import colorize_depth, contact_sheet, enlarge_nearest, error_map
 from d2a2_core.geometry import write_ply
-from d2a2_core.weights import WeightsError
+from d2a2_core.weights import DEFAULT_WEIGHTS, WeightsError
 
 
 def share_directory() -> Path:
@@ -89,7 +89,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "--recording", type=Path, default=share_directory() / "sample_recording", help="folder recording to play"
     )
     parser.add_argument("--out", type=Path, default=Path("demo_out"), help="where the results go")
-    parser.add_argument("--weights", default="d2a2-lite", help="shipped name or path")
+    parser.add_argument("--weights", default=DEFAULT_WEIGHTS, help="shipped name or path")
     parser.add_argument("--rate", type=float, default=0.0, help="frames per second; 0: what this machine can follow")
     return parser.parse_args(arguments)
 

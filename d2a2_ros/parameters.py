@@ -11,6 +11,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from d2a2_core.upsampler import PRECISIONS
+from d2a2_core.weights import DEFAULT_WEIGHTS
 
 
 class ParameterError(ValueError):
@@ -50,7 +51,7 @@ class Spec:
 
 
 SPECS = (
-    Spec("weights", "d2a2-lite", "Name of weights that ship with the package, or path of a .safetensors file."),
+    Spec("weights", DEFAULT_WEIGHTS, "Name of weights that ship with the package, or path of a .safetensors file."),
     Spec("device", "auto", "Where the network runs: auto (the GPU where there is one), cpu, cuda, cuda:1, ..."),
     Spec(
         "precision", "auto", "Of the network alone; auto is float16 on a GPU and float32 on the CPU.",

@@ -1,17 +1,31 @@
 """The weights that ship: intact, described, small, and better than bicubic on real benchmark images."""
 
+import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
+from d2a2_core import DepthUpsampler
 from d2a2_core.data.benchmarks import open_dataset
+from d2a2_core.data.recording import Recording
+from d2a2_core.depth import fill_holes, invalid_to_nan
 from d2a2_core.evaluation.baselines import NetworkMethod, get_method
 from d2a2_core.evaluation.evaluator import evaluate, summarise
-from d2a2_core.weights import checksums, list_pretrained, load_weights, read_info, resolve_weights, sha256
+from d2a2_core.weights import (
+    DEFAULT_WEIGHTS,
+    checksums,
+    list_pretrained,
+    load_weights,
+    read_info,
+    resolve_weights,
+    sha256,
+)
 
 NAMES = list_pretrained()
 
 
 def test_the_default_of_node_and_command_line_ships():
-    assert "d2a2-lite" in NAMES
+    assert DEFAULT_WEIGHTS in NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -33,3 +47,17 @@ def test_beats_bicubic_by_30_percent_on_middlebury(shared, scale, range_mode):
         for method in (NetworkMethod(model, None, "ours"), get_method("bicubic"))
     )
     assert ours < 0.7 * bicubic
+
+
+def test_default_weights_beat_bicubic_on_a_noisy_sensor_with_holes(repo):
+    recording = Recording(repo / "sample_recording")
+    upsampler = DepthUpsampler.from_pretrained(DEFAULT_WEIGHTS, device="cpu")
+    for index in (3, 21):
+        frame = recording[index]
+        ours = upsampler.upsample(frame.color, frame.depth).depth
+        filled = fill_holes(invalid_to_nan(torch.from_numpy(frame.depth)[None, None]))
+        bicubic = F.interpolate(filled, size=ours.shape, mode="bicubic", align_corners=False)[0, 0].numpy()
+        valid = np.isfinite(ours) & np.isfinite(frame.truth)
+        assert valid.mean() > 0.95
+        rmse, plain = (np.sqrt(np.mean((d[valid] - frame.truth[valid]) ** 2)) for d in (ours, bicubic))
+        assert rmse < 0.9 * plain

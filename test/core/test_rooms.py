@@ -10,7 +10,8 @@ pytest.importorskip("embreex", reason="rendering needs the extra 'render' (embre
 
 from d2a2_core.data.furniture import find_models, load_mesh
 from d2a2_core.data.render import Light, Material, Scene, look_at, render, render_depth
-from d2a2_core.data.rooms import box, lathe, make_room, quad, random_view, tube, view_score
+from d2a2_core.data.room_shapes import Room, box, lathe, quad, tube
+from d2a2_core.data.rooms import make_room, random_view, view_score
 
 K = np.array([[100.0, 0.0, 31.5], [0.0, 100.0, 23.5], [0.0, 0.0, 1.0]])
 W, H = 64, 48
@@ -215,6 +216,25 @@ def test_furniture_stays_in_the_room_and_does_not_interpenetrate_much(furniture)
                 common = np.minimum(a[1], b[1]) - np.maximum(a[0], b[0])
                 assert common.min() <= 0.2 + 1e-6  # chairs may reach under their table
     assert pairs > 30
+
+
+@pytest.mark.parametrize(
+    ("move", "free"),
+    [
+        ((0, 0, 0), True),
+        ((1.8, 1.3, 2.1), True),  # touches two walls and the ceiling
+        ((-1.8, -1.3, 0), True),
+        ((1.9, 0, 0), False),
+        ((-1.9, 0, 0), False),
+        ((0, 1.4, 0), False),
+        ((0, -1.4, 0), False),
+        ((0, 0, 2.2), False),
+    ],
+)
+def test_a_place_through_any_wall_or_the_ceiling_is_not_free(move, free):
+    room = Room(np.array([4.0, 3.0, 2.5]), np.random.default_rng(0), [], [], [])
+    thing = np.array([[-0.2, -0.2, 0.0], [0.2, 0.2, 0.4]])
+    assert room.free(thing + np.array(move)) == free
 
 
 def test_views_into_a_wall_are_refused():
