@@ -6,6 +6,9 @@ STAMP := $(VENV)/.installed
 RECORDING ?= sample_recording
 OUT ?= demo_out
 
+# A sourced ROS would put its own packages, libraries and middleware before .venv's.
+unexport PYTHONPATH AMENT_PREFIX_PATH COLCON_PREFIX_PATH CMAKE_PREFIX_PATH LD_LIBRARY_PATH ROS_DISTRO RMW_IMPLEMENTATION
+
 .PHONY: demo test venv clean
 
 venv: $(STAMP)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import sys
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -17,8 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.run(options) or 0
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
-        print(f"d2a2 {options.command}: {error}", file=sys.stderr)
+    except (ValueError, OSError, RuntimeError, ImportError, yaml.YAMLError) as error:
+        print(f"d2a2 {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -60,23 +62,25 @@ def _add_model_options(p: argparse.ArgumentParser) -> None:
 
 
 def _upsample(o: argparse.Namespace) -> None:
-    import numpy as np
     from PIL import Image
     from tqdm import tqdm
 
-    from d2a2_core.data.recording import Recording, read_frame
+    from d2a2_core.data.recording import Recording, read_frame, to_millimetres
     from d2a2_core.upsampler import DepthUpsampler
 
     if len(o.input) > 2:
         raise ValueError(f"expected one recording folder, or one colour and one depth image, got {len(o.input)} paths")
-    frames = Recording(o.input[0]) if len(o.input) == 1 else [read_frame(*o.input)]
+    if len(o.input) == 1:
+        frames = Recording(o.input[0])
+        frames.require_registered()
+    else:
+        frames = [read_frame(*o.input)]
     upsampler = DepthUpsampler.from_pretrained(o.weights, o.device, o.precision, o.max_fill_px)
     o.out.mkdir(parents=True, exist_ok=True)
     for i in tqdm(range(len(frames)), unit="frame", disable=None):
         frame = frames[i]
         result = upsampler.upsample(frame.color, frame.depth)
-        millimetres = np.clip(np.rint(np.nan_to_num(result.depth) * 1000), 0, 65535).astype(np.uint16)
-        Image.fromarray(millimetres).save(o.out / f"{frame.name}.depth.png")
+        Image.fromarray(to_millimetres(result.depth)).save(o.out / f"{frame.name}.depth.png")
         Image.fromarray(result.provenance).save(o.out / f"{frame.name}.provenance.png")
     print(f"{len(frames)} depth images written to {o.out}")
 
@@ -111,7 +115,9 @@ def _settings(o: argparse.Namespace):
 def _train(o: argparse.Namespace) -> None:
     from d2a2_core.training.trainer import train
 
-    print(f"weights: {train(_settings(o), o.out)}")
+    best = train(_settings(o), o.out)
+    if os.environ.get("RANK", "0") == "0":
+        print(f"weights: {best}")
 
 
 def _add_ablate(commands) -> None:
@@ -148,7 +154,7 @@ def _add_evaluate(commands) -> None:
     p.add_argument("--dataset", required=True, choices=sorted(SPECS))
     p.add_argument("--root", type=Path, required=True, help="folder that holds the set's folder, or that folder")
     p.add_argument("--split", default="test")
-    p.add_argument("--scale", type=int, required=True, help="4, 8 or 16")
+    p.add_argument("--scale", type=int, required=True, choices=(4, 8, 16))
     what = p.add_mutually_exclusive_group(required=True)
     what.add_argument("--method", help="nearest, bilinear, bicubic, guided, joint_bilateral, jbu, fgs, or FILE.onnx")
     what.add_argument("--weights", help="shipped name, .safetensors file, or an authors' .pth checkpoint")
@@ -175,7 +181,10 @@ def _evaluate(o: argparse.Namespace) -> None:
         model = load_any(o.weights, o.scale)
         if o.scale not in model.scales:
             raise ValueError(f"weights {o.weights} are for scales {list(model.scales)}, asked for {o.scale}")
-        method = NetworkMethod(model.to(resolve_device(o.device)), None, Path(o.weights).stem)
+        path = Path(o.weights)
+        # Every run's weights are called best or last; its folder says which run it is.
+        name = path.parent.name if path.stem in ("best", "last") and path.parent.name else path.stem
+        method = NetworkMethod(model.to(resolve_device(o.device)), None, name)
     rows = evaluate(samples, method, o.scale, o.range, run_dir=o.out, pictures=o.pictures)
     if o.csv:
         write_csv(rows, o.csv)
@@ -216,6 +225,8 @@ def _weights(o: argparse.Namespace) -> int:
             raise ValueError("add needs a name, --source and --card")
         print(f"written: {add_pretrained(o.source, o.name, yaml.safe_load(o.card.read_text()))}")
         return 0
+    if not o.name and not list_pretrained():
+        raise ValueError("no weights ship with this copy of the package; name a file")
     failed = 0
     for name in [o.name] if o.name else list_pretrained():
         path = resolve_weights(name)
@@ -299,7 +310,10 @@ def _benchmark(o: argparse.Namespace) -> None:
         model = yaml.safe_load(o.training)
         print(benchmark_training(model, o.crop, o.batch_size, o.frames, o.device, precision))
         return
-    width, height = (int(v) for v in o.size.lower().split("x"))
+    size = re.fullmatch(r"(\d+)x(\d+)", o.size.lower())
+    if not size:
+        raise ValueError(f"--size must be WIDTHxHEIGHT, for example 640x480; got {o.size!r}")
+    width, height = map(int, size.groups())
     print(benchmark_upsampler(o.weights, (height, width), o.ratio, o.frames, o.device, o.precision, o.threads))
 
 

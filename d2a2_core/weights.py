@@ -109,6 +109,10 @@ def load_weights(path: str | Path, backend: str = "auto") -> nn.Module:
     Raises:
         WeightsError: see :func:`read_info`; or the tensors do not fit the file's own configuration.
     """
+    if Path(path).suffix in (".pth", ".pt"):
+        raise WeightsError(
+            f"{path} looks like an authors' checkpoint; convert it first: d2a2 convert {path} OUT.safetensors --scale 4"
+        )
     info = read_info(path)
     with _open(path) as file:
         state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)

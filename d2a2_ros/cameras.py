@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 
-from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import CameraInfo, RegionOfInterest
 from std_msgs.msg import Header
 
 from d2a2_core.geometry import Camera
@@ -32,13 +32,21 @@ def info_from_camera(camera: Camera, header: Header) -> CameraInfo:
 
 
 def resized_info(info: CameraInfo, width: int, height: int, header: Header) -> CameraInfo:
-    """``info`` for its image resized to width x height: K, P and ROI scaled, c' = (c + 0.5) s - 0.5.
+    """``info`` for the image that really came, of width x height.
 
-    An info whose size is already the image's only gets the new header.
+    An info of that size only gets the new header. One whose ROI has that size describes a cropped image: it is shifted. Any
+    other is resized: K, P and ROI scaled, c' = (c + 0.5) s - 0.5.
     """
     out = copy.deepcopy(info)
     out.header = header
     if (info.width, info.height) == (width, height) or not info.width or not info.height:
+        return out
+    out.binning_x = out.binning_y = 0  # K and P are of the image itself from here on
+    if (info.roi.width, info.roi.height) == (width, height):
+        for matrix, columns in ((out.k, 3), (out.p, 4)):
+            matrix[2] -= info.roi.x_offset
+            matrix[columns + 2] -= info.roi.y_offset
+        out.width, out.height, out.roi = width, height, RegionOfInterest()
         return out
     sx, sy = width / info.width, height / info.height
     out.width, out.height = width, height

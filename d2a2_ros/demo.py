@@ -1,6 +1,6 @@
 """The demo: player and node as separate processes over DDS, collected as any subscriber would, with pictures and figures.
 
-python -m d2a2_ros.demo [--recording FOLDER] [--out demo_out] [--weights NAME_OR_PATH] [--frames N] [--rate HZ]
+python -m d2a2_ros.demo [--recording FOLDER] [--out demo_out] [--weights NAME_OR_PATH] [--rate HZ]
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from d2a2_core.depth import fill_holes, invalid_to_nan
 from d2a2_core.evaluation.pictures import colorize_depth, contact_sheet, enlarge_nearest, error_map
 from d2a2_core.geometry import write_ply
 from d2a2_core.weights import DEFAULT_WEIGHTS, WeightsError
+from d2a2_ros.environment import MALLOC, PROFILE_VARIABLES
 
 
 def share_directory() -> Path:
@@ -57,12 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     try:
         recording = Recording(options.recording)
-        if not recording.registered:
-            raise RecordingError(
-                f"{recording.folder} holds depth in the depth camera's own view (depth_to_color is not the identity); this "
-                "version upsamples depth that is registered to the colour camera. Register it first, for example with "
-                "depth_image_proc's register node or the camera driver's option"
-            )
+        recording.require_registered()
         seconds, scale = _time_one_frame(recording, options.weights)
     except (RecordingError, WeightsError, ValueError) as error:
         print(f"demo: {error}", file=sys.stderr)
@@ -77,6 +74,9 @@ def main(arguments: list[str] | None = None) -> int:
     player, node = start_processes(recording.folder, options.weights, rate, environment)
     try:
         collected = collect(player, node, len(recording) / rate + 30 * seconds + 60, patience=5 + 4 * seconds)
+    except RuntimeError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
     finally:
         for process in (player, node):
             stop(process)
@@ -106,17 +106,12 @@ def _time_one_frame(recording: Recording, weights: str) -> tuple[float, int]:
 def demo_environment() -> dict[str, str]:
     """Variables for the demo's processes: room for images in Fast DDS, this machine only, a domain of its own."""
     profile = str(share_directory() / "config" / "fastdds.xml")
-    return {
-        "FASTRTPS_DEFAULT_PROFILES_FILE": profile,
-        "FASTDDS_DEFAULT_PROFILES_FILE": profile,
+    return MALLOC | {
+        **dict.fromkeys(PROFILE_VARIABLES, profile),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "ROS_DOMAIN_ID": str(1 + os.getpid() % 100),
         "RCUTILS_COLORIZED_OUTPUT": "0",
-        "ROS_LOG_DIR": os.environ.get("ROS_LOG_DIR", str(Path(os.environ.get("TMPDIR", "/tmp")) / "d2a2_demo_log")),
-        # Image buffers come and go with every frame; without these glibc returns them to the kernel each time.
-        "MALLOC_MMAP_THRESHOLD_": "268435456",
-        "MALLOC_TRIM_THRESHOLD_": "1073741824",
-        "MALLOC_TOP_PAD_": "67108864",
+        "ROS_LOG_DIR": os.environ.get("ROS_LOG_DIR", str(Path(tempfile.gettempdir()) / "d2a2_demo_log")),
     }
 
 
@@ -266,6 +261,11 @@ def report(recording: Recording, got: Collected, out: Path, seconds: float, scal
     table = "\n".join(f"{name:<{width}}  {value:>10}" for name, value in rows)
     (out / "table.txt").write_text(table + "\n")
     print(f"\n{table}\n\nwritten: {out / 'contact_sheet.png'}, {out / 'cloud.ply'}, {out / 'table.txt'}")
+    names = ("ignored (no subscriber)", "replaced by a newer one", "dropped (stamp went back)", "not usable")
+    accounted = len(got.depth) + sum(int(counters.get(f"pairs {name}", 0)) for name in names)
+    if accounted < int(counters.get("pairs received", 0)):
+        print("demo: some pairs went into the node and did not come out", file=sys.stderr)
+        return 1
     if node_status not in (0, None):
         print(f"demo: the node ended with status {node_status}", file=sys.stderr)
         return 1

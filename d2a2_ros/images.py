@@ -8,6 +8,8 @@ import numpy as np
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from d2a2_core.data.recording import to_millimetres
+
 #: encoding: (dtype, channels), for what is read without any library
 _PLAIN = {
     "rgb8": (np.uint8, 3), "bgr8": (np.uint8, 3), "rgba8": (np.uint8, 4), "bgra8": (np.uint8, 4), "mono8": (np.uint8, 1),
@@ -115,8 +117,7 @@ def depth_message(depth: np.ndarray, encoding: str, header: Header) -> Image:
     """Depth (H, W) float32 metres with NaN as 32FC1 metres, or as 16UC1 millimetres: 0 invalid, clamped to 1..65535."""
     if encoding == "32FC1":
         return to_message(depth, "32FC1", header)
-    millimetres = np.clip(np.rint(depth * 1000), 1, 65535)
-    return to_message(np.where(np.isnan(millimetres), 0, millimetres).astype(np.uint16), "16UC1", header)
+    return to_message(to_millimetres(depth), "16UC1", header)
 
 
 def _through_cv_bridge(msg: Image, desired: str) -> np.ndarray:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import message_filters
 import numpy as np
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.clock import ClockType, JumpThreshold
+from rclpy.clock import JumpThreshold
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
@@ -30,15 +31,18 @@ from d2a2_ros.run import run
 from d2a2_ros.worker import LatestWorker
 
 _SILENCE = 5.0  # seconds without pairs before the node says what is missing
+# A recording that starts again sends its first stamps again. One late image is not that: so many in a row, so late, are.
+_RESTART_IMAGES, _RESTART_SECONDS = 10, 5.0
 
 
 @dataclass(frozen=True)
 class Pair:
-    """What the worker gets: the messages of one pair, by reference."""
+    """What the worker gets: the messages of one pair, by reference; ``epoch`` counts how often stamps began anew."""
 
     color: Image
     depth: Image
     info: CameraInfo | None
+    epoch: int
 
 
 class UpsampleNode(Node):
@@ -61,16 +65,17 @@ class UpsampleNode(Node):
         self._info: CameraInfo | None = None
         self._sizes: tuple | None = None
         self._last_stamp: Time | None = None
+        self._newest: Time | None = None  # colour stamp
+        self._late, self._epoch = 0, 0
         self._quiet_since, self._seen = time.monotonic(), (0, 0, 0)
         self._problem = ""
         self._create_publishers()
         self._worker = LatestWorker(self._process, self._on_error)
         self._create_subscriptions()
         self.create_timer(1.0, self._on_timer)
-        # A bag that starts again under use_sim_time sends the clock back; old stamps are new ones then.
         self._jump = self.get_clock().create_jump_callback(
-            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True),
-            post_callback=self._on_time_jump,
+            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False),
+            post_callback=lambda _: self._start_over("the clock jumped back"),
         )
         self.get_logger().info(
             f"weights '{self.settings.weights}' for scales {list(self.upsampler.scales)} on {self.upsampler.device} "
@@ -109,7 +114,7 @@ class UpsampleNode(Node):
         }
         self._color = message_filters.Subscriber(self, Image, "color/image_raw", **options)
         self._depth = message_filters.Subscriber(self, Image, "depth/image_raw", **options)
-        self._color.registerCallback(lambda _: self.statistics.count("color"))
+        self._color.registerCallback(self._on_color)  # before the synchroniser, which may have to start over
         self._depth.registerCallback(lambda _: self.statistics.count("depth"))
         self._sync = message_filters.ApproximateTimeSynchronizer(
             [self._color, self._depth], self.settings.sync_queue_size, self.settings.sync_slop
@@ -119,6 +124,27 @@ class UpsampleNode(Node):
 
     def _on_info(self, info: CameraInfo) -> None:
         self._info = info
+
+    def _on_color(self, msg: Image) -> None:
+        """Counts, and notices that a recording plays again from its start."""
+        self.statistics.count("color")
+        stamp = Time.from_msg(msg.header.stamp)
+        if self._newest is None or stamp > self._newest:
+            self._newest, self._late = stamp, 0
+        elif (self._newest - stamp).nanoseconds > _RESTART_SECONDS * 1e9:
+            self._late += 1
+            if self._late >= _RESTART_IMAGES:
+                self._start_over(f"{self._late} images in a row were more than {_RESTART_SECONDS:g} s old")
+
+    def _start_over(self, why: str) -> None:
+        """Stamps begin anew: nothing that was kept from before may hold them up."""
+        self._epoch += 1
+        self._last_stamp = self._newest = None
+        self._late = 0
+        with self._sync.lock:  # it remembers the latest stamps
+            for queue in self._sync.queues:
+                queue.clear()
+        self.get_logger().info(f"{why}; taking stamps as they come again")
 
     def _outputs(self) -> tuple:
         return self._depth_out, self._info_out, self._provenance_out, self._cloud_out
@@ -130,20 +156,21 @@ class UpsampleNode(Node):
         self.statistics.count("pairs")
         if not any(publisher.get_subscription_count() for publisher in self._outputs()):
             self.statistics.count("unwanted")
-        elif self._worker.put(Pair(color, depth, self._info)):
+        elif self._worker.put(Pair(color, depth, self._info, self._epoch)):
             self.statistics.count("replaced")
 
     def _process(self, pair: Pair) -> None:
         """One pair from messages to messages, in the worker's thread."""
         started = time.monotonic()
         stamp = Time.from_msg((pair.depth if self.settings.stamp_source == "depth" else pair.color).header.stamp)
-        if self._last_stamp is not None and stamp <= self._last_stamp:
+        if pair.epoch == self._epoch and self._last_stamp is not None and stamp <= self._last_stamp:
             self.statistics.count("stale")
             self.reporter.report("stale", "dropped a pair whose stamp is not after the last published one")
             return
         try:
-            color, depth = color_array(pair.color), depth_array(pair.depth)
-            self._note_sizes(color.shape[:2], depth.shape)
+            color = self._read("colour", color_array, pair.color)
+            depth = self._read("depth", depth_array, pair.depth)
+            self._note_changes(color.shape[:2], depth.shape, pair)
             self.upsampler.max_fill_px = self.settings.max_fill_px
             result = self.upsampler.upsample(color, depth)
         except (FrameError, ValueError) as error:
@@ -151,10 +178,20 @@ class UpsampleNode(Node):
             return
         if self._worker.stopped:  # the publishers may be gone
             return
+        if pair.epoch != self._epoch:  # stamps began anew while it was computed
+            self.statistics.count("stale")
+            return
         self._publish(result, color, pair, Header(stamp=stamp.to_msg(), frame_id=pair.color.header.frame_id))
         self._last_stamp = stamp
         age = (self.get_clock().now().nanoseconds - stamp.nanoseconds) * 1e-9
         self.statistics.published(time.monotonic() - started, age)
+
+    @staticmethod
+    def _read(which: str, reader: Callable[[Image], np.ndarray], msg: Image) -> np.ndarray:
+        try:
+            return reader(msg)
+        except FrameError as error:
+            raise FrameError(f"{which} {error.cause}", f"{which}: {error}") from error
 
     def _publish(self, result: UpsampledDepth, color: np.ndarray, pair: Pair, header: Header) -> None:
         height, width = result.depth.shape
@@ -184,14 +221,23 @@ class UpsampleNode(Node):
 
     # -- faults --------------------------------------------------------------------------------------------------
 
-    def _note_sizes(self, color: tuple[int, int], depth: tuple[int, int]) -> None:
+    def _note_changes(self, color: tuple[int, int], depth: tuple[int, int], pair: Pair) -> None:
+        """Says what is not an error but is seldom meant."""
         if self._sizes not in (None, (color, depth)):
             (ch, cw), (dh, dw) = self._sizes
             self.reporter.report(
-                f"sizes {color} {depth}", f"image sizes changed from colour {cw}x{ch}, depth {dw}x{dh} to colour "
-                f"{color[1]}x{color[0]}, depth {depth[1]}x{depth[0]}; going on with the new ones",
-            )  # fmt: skip
+                f"sizes {color} {depth}",
+                f"image sizes changed from colour {cw}x{ch}, depth {dw}x{dh} to colour {color[1]}x{color[0]}, depth "
+                f"{depth[1]}x{depth[0]}; going on with the new ones",
+            )
         self._sizes = (color, depth)
+        frames = pair.depth.header.frame_id, pair.color.header.frame_id
+        if frames[0] != frames[1]:
+            self.reporter.report(
+                "frames",
+                f"depth is in frame '{frames[0]}', colour in '{frames[1]}': depth must be registered to the colour camera, "
+                "or its edges will be off (most drivers register on request: see README, Limits)",
+            )
 
     def _unusable(self, cause: str, message: str) -> None:
         self.statistics.count("unusable")
@@ -200,12 +246,9 @@ class UpsampleNode(Node):
 
     def _on_error(self, error: BaseException) -> None:
         """An error that nothing foresaw: the pair is lost, the node lives on."""
-        self._unusable(repr(error), f"{type(error).__name__}: {error}")
-
-    def _on_time_jump(self, jump) -> None:
-        if self.get_clock().clock_type == ClockType.ROS_TIME:
-            self._last_stamp = None
-            self.get_logger().info("the clock jumped back; taking stamps as they come again")
+        if not self.context.ok():  # publishing failed because the node ends
+            return
+        self._unusable(type(error).__name__, f"{type(error).__name__}: {error}")
 
     def _on_timer(self) -> None:
         self._problem = self._what_is_missing()
@@ -224,16 +267,18 @@ class UpsampleNode(Node):
         """Why no pairs arrived for a while, or nothing."""
         seen = tuple(self.statistics[key] for key in ("color", "depth", "pairs"))
         color, depth, pairs = (now - before for now, before in zip(seen, self._seen, strict=True))
-        if pairs or not (color or depth):
-            if pairs or not self._problem:
-                self._quiet_since = time.monotonic()
-            self._seen = seen
-            if pairs:
-                return ""
+        if pairs:
+            self._quiet_since, self._seen = time.monotonic(), seen
+            return ""
         if time.monotonic() - self._quiet_since < _SILENCE:
             return self._problem
         if not color and not depth:
-            return self._problem
+            names = [subscriber.sub.topic_name for subscriber in (self._color, self._depth)]
+            counts = [self.count_publishers(name) for name in names]
+            return (
+                f"no images: nothing came on {names[0]} ({counts[0]} publishers) and {names[1]} ({counts[1]} publishers); "
+                "are the cameras running, and the topics remapped to theirs?"
+            )
         if not depth:
             return f"no depth images: {color} colour images came, but nothing on {self._depth.sub.topic_name}"
         if not color:

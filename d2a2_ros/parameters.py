@@ -100,6 +100,11 @@ class NodeParameters:
                     f"parameter '{spec.name}' must be {type(spec.default).__name__}{allowed}: {error}"
                 ) from error
         node.add_on_set_parameters_callback(_validate)
+        given = getattr(node, "_parameter_overrides", {})  # rclpy has no public list of what was asked for
+        unknown = sorted(n for n in given if not node.has_parameter(n) and not n.startswith("qos_overrides."))
+        if unknown:
+            known = ", ".join(spec.name for spec in SPECS)
+            node.get_logger().warning(f"unknown parameters are ignored: {', '.join(unknown)}; known are {known}")
 
     def __getattr__(self, name: str) -> Any:
         return self._node.get_parameter(name).value

@@ -17,15 +17,16 @@ def run(name: str, create: Callable[[], Node], args: list[str] | None = None) ->
 
     Args:
         name: of the node, for messages.
-        create: its class; a ValueError or RuntimeError of it ends the process with the error's message.
+        create: its class; a ValueError or RuntimeError of it or of its callbacks ends the process with the error's message.
         args: command line, default sys.argv.
 
     Returns:
-        The exit status: 0, or 1 if the node could not start.
+        The exit status: 0, or 1 if the node could not start or go on.
     """
-    node, status = None, 0
+    node, status, initialised = None, 0, False
     try:
         rclpy.init(args=args)
+        initialised = True
         node = create()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
@@ -36,8 +37,9 @@ def run(name: str, create: Callable[[], Node], args: list[str] | None = None) ->
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except (ValueError, RuntimeError) as error:  # rclpy's own errors, of wrong arguments and files, are RuntimeErrors
-        print(f"{name} cannot start: {error}", file=sys.stderr, flush=True)
-        status = 1
+        if rclpy.ok() or not initialised:  # else a signal took the middleware away under a running callback
+            print(f"{name} cannot {'go on' if node else 'start'}: {error}", file=sys.stderr, flush=True)
+            status = 1
     # Users press Ctrl-C twice; the second must not break off the clean end that the first began.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if node is not None:

@@ -10,6 +10,8 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+from d2a2_ros.environment import MALLOC, PROFILE_VARIABLES
+
 CONFIG = PathJoinSubstitution([FindPackageShare("d2a2_ros"), "config"])
 # argument: the node's own name of the topic
 TOPICS = {
@@ -17,15 +19,6 @@ TOPICS = {
     "color_info": "color/camera_info",
     "depth_image": "depth/image_raw",
     "depth_info": "depth/camera_info",
-}
-# Humble and Jazzy read the first, Kilted and later the second.
-PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-
-# Image buffers come and go with every frame; without these glibc returns them to the kernel each time.
-MALLOC = {
-    "MALLOC_MMAP_THRESHOLD_": "268435456",
-    "MALLOC_TRIM_THRESHOLD_": "1073741824",
-    "MALLOC_TOP_PAD_": "67108864",
 }
 
 

@@ -92,7 +92,10 @@ class Recording:
     @property
     def rate_hz(self) -> float:
         """Frames per second it was recorded at; 15 where the calibration does not say."""
-        return float((self.calibration or {}).get("rate_hz", 15.0))
+        value = (self.calibration or {}).get("rate_hz", 15.0)
+        if not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+            raise RecordingError(f"{self.folder}/calibration.json: rate_hz must be a positive number, got {value!r}")
+        return float(value)
 
     def camera(self, which: str) -> Camera | None:
         """The "color" or "depth" camera, or None where the calibration does not have it.
@@ -130,6 +133,15 @@ class Recording:
             ) from error
         return bool(np.allclose(rotation, np.eye(3).ravel()) and np.allclose(shift, 0))
 
+    def require_registered(self) -> None:
+        """Raises RecordingError if depth is not in the colour camera's view."""
+        if not self.registered:
+            raise RecordingError(
+                f"{self.folder} holds depth in the depth camera's own view (depth_to_color is not the identity); this version "
+                "upsamples depth that is registered to the colour camera. Register it first, for example with "
+                "depth_image_proc's register node or the camera driver's option"
+            )
+
     def _find(self, kind: str) -> dict[str, Path]:
         files = [p for p in sorted(self.folder.iterdir()) if p.suffix.lower() in (".png", ".jpg", ".jpeg")]
         numbered = {p.name.split(".")[0]: p for p in files if p.stem.split(".")[1:] == [kind]}
@@ -147,6 +159,12 @@ def to_metres(depth_mm: np.ndarray) -> np.ndarray:
     depth = depth_mm.astype(np.float32) / 1000
     depth[depth_mm == 0] = np.nan
     return depth
+
+
+def to_millimetres(depth: np.ndarray) -> np.ndarray:
+    """Metres (h, w), NaN invalid -> uint16 millimetres: 0 invalid, valid values clamped to 1..65535."""
+    millimetres = np.clip(np.rint(depth * 1000), 1, 65535)
+    return np.where(np.isnan(millimetres), 0, millimetres).astype(np.uint16)
 
 
 def _open(path: Path) -> Image.Image:

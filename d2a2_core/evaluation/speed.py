@@ -69,6 +69,9 @@ def benchmark_training(
     Returns:
         A table: seconds per step (median), images per second, peak memory.
     """
+    precision = {"bfloat16": "bf16", "float16": "fp16"}.get(precision, precision)
+    if precision not in ("float32", "tf32", "bf16", "fp16"):
+        raise ValueError(f"precision of training must be float32, tf32, bf16 or fp16, got {precision!r}")
     target = resolve_device(device)
     network = build_model(model).to(target, memory_format=torch.channels_last).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)

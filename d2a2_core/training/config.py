@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from d2a2_core.network import SCALES
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -75,6 +77,9 @@ def make_config(
             raise ValueError(f"{file} must hold settings as 'name: value' lines")
         changes |= loaded
     changes |= overrides or {}
+    model = changes.get("model")
+    if isinstance(model, dict) and "scale" in model and "scales" not in changes:
+        changes["scales"] = (model["scale"],)
     known = {f.name: getattr(TrainConfig(), f.name) for f in fields(TrainConfig)}
     for name, value in changes.items():
         if name not in known:
@@ -87,7 +92,10 @@ def make_config(
 
 def save_config(config: TrainConfig, path: str | Path) -> None:
     """Writes all settings as YAML that :func:`make_config` reads."""
-    Path(path).write_text(yaml.safe_dump(asdict(config) | {"scales": list(config.scales)}, sort_keys=False))
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")  # a kill in between leaves the old file
+    partial.write_text(yaml.safe_dump(asdict(config) | {"scales": list(config.scales)}, sort_keys=False))
+    partial.replace(path)
 
 
 def _convert(name: str, value: Any, default: Any) -> Any:
@@ -116,6 +124,13 @@ def _check(config: TrainConfig) -> None:
     for name in ("batch_size", "steps", "crop", "validate_every", "save_every", "log_every"):
         if getattr(config, name) < 1:
             raise ValueError(f"setting {name!r} must be at least 1, got {getattr(config, name)}")
+    for name in ("lr", "warmup", "l2_weight", "clip", "workers", "threads", "validate_batches"):
+        if getattr(config, name) < 0:
+            raise ValueError(f"setting {name!r} must not be negative, got {getattr(config, name)}")
+    model = config.model
+    fitting = model.get("scales", SCALES) if model.get("model") == "d2a2-lite" else [model.get("scale", 4)]
+    if not config.scales or not set(config.scales) <= set(fitting):
+        raise ValueError(f"setting 'scales' {list(config.scales)} do not fit the model {model}")
     for name in ("ema", "range_jitter", "misalign", "sensor"):
         if not 0 <= getattr(config, name) <= 1:
             raise ValueError(f"setting {name!r} must be in [0, 1], got {getattr(config, name)}")

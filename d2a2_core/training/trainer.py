@@ -11,6 +11,7 @@ import csv
 import json
 import math
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -33,7 +34,8 @@ from d2a2_core.training.config import TrainConfig, make_config, save_config
 from d2a2_core.training.sources import training_source, validation_source
 from d2a2_core.weights import load_weights, read_info, resolve_weights, save_weights
 
-_COLUMNS = ("step", "loss", "lr", "seconds", "val_rmse", "bicubic_rmse")
+# seconds since the start of the process, and how many of them it waited for batches
+_COLUMNS = ("step", "loss", "lr", "seconds", "waited", "val_rmse", "bicubic_rmse")
 
 
 class TrainingError(RuntimeError):
@@ -95,7 +97,9 @@ class Trainer:
         progress = tqdm(
             total=self.config.steps, initial=self.step, unit="step", disable=self.quiet or not sys.stderr.isatty()
         )
+        waited, before = 0.0, time.monotonic()
         for batch in self._batches():
+            waited += time.monotonic() - before
             self.losses.append(self._train_step(model, batch))
             progress.update()
             last = self.step == self.config.steps
@@ -106,20 +110,27 @@ class Trainer:
             if validate or self._due(self.config.log_every):
                 row = {"step": self.step, "lr": self.optimizer.param_groups[0]["lr"]}
                 row |= {"loss": float(np.mean(self.losses)), "seconds": round(time.monotonic() - started, 2)}
+                row["waited"] = round(waited, 2)
                 self.losses = []
                 if self.main and validate:
                     row |= self._validate(board)
                 self._log(row, board, progress)
             if self.main and save:
                 self._save()
+            before = time.monotonic()
         progress.close()
 
     def _check_loss(self) -> None:
-        """Stops before a loss that is not finite gets into a checkpoint."""
+        """Stops before a loss, or a weight after a bad gradient, that is not finite gets into a checkpoint."""
         self.losses = [float(loss) for loss in self.losses]
-        if not np.isfinite(self.losses).all():
+        healthy = np.isfinite(self.losses).all() and all(bool(p.isfinite().all()) for p in self.model.parameters())
+        if self.world > 1:  # the other processes' losses reach these weights too
+            flag = torch.tensor(float(healthy), device=self.device)
+            dist.all_reduce(flag, dist.ReduceOp.MIN)
+            healthy = bool(flag)
+        if not healthy:
             raise TrainingError(
-                f"the loss is not finite at step {self.step}; the state of an earlier step is in "
+                f"the loss or a weight is not finite at step {self.step}; the state of an earlier step is in "
                 f"{self.folder / 'state.pt'}. Try a lower lr, clip=1.0 or precision=float32 in a new folder"
             )
 
@@ -260,6 +271,8 @@ class Trainer:
                     "go on with the same ones, or name a new folder"
                 )
             self._restore(torch.load(state, map_location=self.device, weights_only=True))
+        if self.world > 1:
+            dist.barrier()  # the others have read what the first is about to write
         if not self.main:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -321,10 +334,12 @@ class Trainer:
         if path.exists():
             with path.open(newline="") as file:
                 rows = [r for r in csv.DictReader(file) if r["step"] and int(r["step"]) <= self.step]
-        with path.open("w", newline="") as file:
+        partial = path.with_name("curve.csv.partial")
+        with partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, _COLUMNS)
             writer.writeheader()
             writer.writerows(rows)
+        partial.replace(path)
 
     def _log(self, row: dict, board, progress: tqdm) -> None:
         if not self.main:
@@ -396,7 +411,7 @@ def provenance(config: TrainConfig) -> dict:
         revision = "unknown (not a git checkout)"
     start = {"init": read_info(resolve_weights(config.init)).card} if config.init else {}
     return start | {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "settings": json.loads(json.dumps(vars(config))),
         "revision": revision,
         "torch": torch.__version__,

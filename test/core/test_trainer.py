@@ -37,9 +37,9 @@ def tiny(**changes):
 
 
 def curve(folder):
-    """Rows of a run's curve without the time."""
+    """Rows of a run's curve without the times."""
     with open(folder / "curve.csv", newline="") as file:
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+        return [{k: v for k, v in row.items() if k not in ("seconds", "waited")} for row in csv.DictReader(file)]
 
 
 def command(config, folder, tmp_path):
@@ -123,6 +123,17 @@ def test_not_finite_loss_stops_before_it_reaches_a_checkpoint(tmp_path, monkeypa
     assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 4
 
 
+def test_not_finite_gradient_with_a_finite_loss_reaches_no_checkpoint(tmp_path):
+    trainer = Trainer(tiny(clip=0.0), tmp_path, quiet=True)
+    weight = next(trainer.model.parameters())
+    weight.register_hook(lambda g: g * torch.nan if trainer.step == 4 else g)  # the fifth step
+    with pytest.raises(TrainingError, match="not finite"):
+        trainer.run()
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert state["step"] == 4
+    assert all(v.isfinite().all() for v in state["model"].values())
+
+
 def test_full_disk_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
     trainer = Trainer(tiny(), tmp_path, quiet=True)
     save, calls = torch.save, []
@@ -193,11 +204,18 @@ def test_loss_and_rmse_leave_pixels_without_truth_out():
         ({"schedule": "step"}, "schedule"),
         ({"steps": 0}, "steps"),
         ({"ema": 2.0}, "ema"),
+        ({"workers": -1}, "workers"),
+        ({"scales": [0]}, "scales"),
+        ({"model": {"model": "d2a2", "scale": 8}, "scales": [4]}, "scales"),
     ],
 )
 def test_wrong_settings_are_named(change, named):
     with pytest.raises(ValueError, match=named):
         make_config(overrides=change)
+
+
+def test_scales_follow_the_models_own_scale():
+    assert make_config(overrides={"model": {"model": "d2a2", "scale": 8}}).scales == (8,)
 
 
 def test_yaml_file_and_flags_override_the_preset_in_that_order(tmp_path):

@@ -135,3 +135,19 @@ def test_resized_info_agrees_with_the_resized_camera_and_scales_the_roi():
 def test_uncalibrated_info_is_refused():
     with pytest.raises(ValueError, match="not calibrated"):
         camera_from_info(CameraInfo(width=4, height=4))
+
+
+def test_info_of_a_cropped_image_is_shifted_not_scaled():
+    info = info_from_camera(Camera(1280, 720, 600.0, 601.0, 639.0, 359.0), Header())
+    info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height = 320, 120, 640, 480
+    out = resized_info(info, 640, 480, Header())
+    assert camera_from_info(out) == Camera(640, 480, 600.0, 601.0, 319.0, 239.0, "plumb_bob", (0.0,) * 5)
+    assert (out.p[2], out.p[6]) == (319.0, 239.0)
+    assert out.roi.width == 0
+
+
+def test_binning_is_in_the_scaled_matrices_and_not_counted_twice():
+    info = info_from_camera(Camera(1280, 720, 600.0, 600.0, 639.5, 359.5), Header())
+    info.binning_x = info.binning_y = 2
+    out = resized_info(info, 640, 360, Header())
+    assert (out.k[0], out.binning_x, out.binning_y) == (300.0, 0, 0)

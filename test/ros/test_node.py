@@ -297,3 +297,52 @@ def test_wrong_start_values_are_refused_by_name(bench, name, value, expected):
     with pytest.raises(ValueError, match=name) as caught:
         bench(**{name: value})
     assert expected in str(caught.value)
+
+
+def test_a_recording_that_starts_again_is_followed(bench):
+    """A bag that loops without /clock: its stamps go back for good, unlike those of one late pair."""
+    b = bench()
+    b.listen(DEPTH, Image)
+    b.send_pair(stamp=500.0)
+    b.wait_for(DEPTH)
+    for i in range(15):
+        b.send_pair(stamp=100.0 + i / 15)
+        b.wait(lambda i=i: b.node.statistics["depth"] == i + 2)
+    b.wait(lambda: len(b.out[DEPTH]) > 1)
+    stamps = [seconds(m) for m in b.out[DEPTH]][1:]
+    assert 100 <= stamps[0] < 101
+    assert stamps == sorted(stamps)
+
+
+def test_a_frame_computed_across_a_restart_does_not_hold_up_the_new_stamps(bench, monkeypatch):
+    import threading
+
+    b = bench()
+    b.listen(DEPTH, Image)
+    release, begun, compute = threading.Event(), threading.Event(), b.node.upsampler.upsample
+    monkeypatch.setattr(b.node.upsampler, "upsample", lambda *a: (begun.set(), release.wait(10), compute(*a))[2])
+    b.send_pair(stamp=500.0)
+    b.wait(begun.is_set)
+    b.node._start_over("the clock jumped back")
+    release.set()
+    b.wait(lambda: b.node.statistics["stale"] == 1)
+    b.send_pair(stamp=100.0)
+    assert seconds(b.wait_for(DEPTH)[0]) == 100.0
+
+
+def test_topics_on_which_nothing_comes_are_named(bench, monkeypatch):
+    monkeypatch.setattr("d2a2_ros.node._SILENCE", 0.3)
+    b = bench()
+    b.wait(lambda: any("no images" in w for w in b.warnings))
+    message = next(w for w in b.warnings if "no images" in w)
+    assert "/color/image_raw (1 publishers)" in message
+    assert "/depth/image_raw (1 publishers)" in message
+
+
+def test_depth_in_another_frame_is_said_once(bench):
+    b = bench()
+    b.listen(DEPTH, Image)
+    for i in (1.0, 2.0):
+        b.send_pair(stamp=i)
+        b.wait_for(DEPTH, int(i))
+    assert len([w for w in b.warnings if "must be registered" in w]) == 1

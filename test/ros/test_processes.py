@@ -172,3 +172,15 @@ def test_two_interrupts_in_mid_frame_end_the_node_within_seconds(tiny_weights, t
     process.send_signal(signal.SIGINT)
     assert process.wait(10) == 0
     assert "Traceback" not in process.stdout.read()
+
+
+def test_sigterm_under_a_running_callback_is_a_clean_end(recording):
+    process = start("recording_player", f"recording:={recording}", "rate_hz:=200.0")
+    for line in process.stdout:
+        if "frames of" in line:
+            break
+    time.sleep(1.0)
+    process.send_signal(signal.SIGTERM)
+    rest = output(process)
+    assert process.returncode == 0, rest
+    assert "cannot" not in rest
