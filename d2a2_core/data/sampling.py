@@ -118,6 +118,8 @@ class TrainingBatches(Dataset):
             depth = misaligned(depth, rng)
         if self.sensor and rng.random() < self.sensor:
             lr, lo, hi = sensor_depth(scene.color, depth, scale, rng)
+            # What the sensor lost altogether cannot be learnt, and would outweigh everything else in a squared loss.
+            depth = np.clip(depth, lo - 0.2 * (hi - lo), hi + 0.2 * (hi - lo))
         else:
             lr, lo, hi = reduce_depth(depth, scale), float(depth.min()), float(depth.max())
         span = max(hi - lo, 1e-3)
@@ -159,7 +161,7 @@ def sensor_depth(
     if valid.mean() < 0.2:  # nothing to learn from
         lr = reduce_depth(depth, scale)
         valid = np.ones_like(lr, bool)
-    filled = fill_holes(torch.from_numpy(lr)[None, None])[0, 0].numpy()
+    filled = fill_holes(torch.from_numpy(np.array(lr))[None, None])[0, 0].numpy()
     return filled, float(lr[valid].min()), float(lr[valid].max())
 
 
