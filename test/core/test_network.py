@@ -197,3 +197,35 @@ def test_statistics_match_the_definition():
     flat = x.flatten(2).numpy()
     np.testing.assert_allclose(mean.numpy(), flat.mean(2), atol=1e-12)
     np.testing.assert_allclose(std.numpy(), np.sqrt(flat.var(2, ddof=1) + 1e-5), atol=1e-12)
+
+
+def test_lite_keeps_running_statistics_of_its_own_for_every_scale():
+    torch.manual_seed(0)
+    model = D2A2Lite(scales=(4, 8), channels=8, blocks=1).train()
+    norm = model.stages[0].mfa.gate.norm
+    before = norm.running_mean.clone()
+    guide = torch.rand(2, 3, 32, 32)
+    model(guide, torch.rand(2, 1, 4, 4))  # x8
+    assert torch.equal(norm.running_mean[0], before[0])
+    assert not torch.equal(norm.running_mean[1], before[1])
+    reference = torch.nn.BatchNorm2d(8).eval()
+    reference.running_mean, reference.running_var = norm.running_mean[1].clone(), norm.running_var[1].clone()
+    x = torch.randn(2, 8, 5, 5)
+    torch.testing.assert_close(norm.eval()(x), reference(x))
+
+
+def test_recalibrated_statistics_are_means_over_the_batches():
+    from d2a2_core.data.sampling import ShapeScenes, TrainingBatches
+    from d2a2_core.training.recalibrate import recalibrate
+
+    torch.manual_seed(0)
+    model = D2A2Lite(scales=(4,), channels=8, blocks=1)
+    inputs = []
+    model.stages[0].mfa.gate.norm.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    recalibrate(model, ShapeScenes(1), 32, 2, 3, seed=4)
+    assert len(inputs) == 3
+    expected = torch.stack([x.mean(dim=(0, 2, 3)) for x in inputs]).mean(0)
+    torch.testing.assert_close(model.stages[0].mfa.gate.norm.running_mean[0], expected)
+    assert not model.training
+    batch = TrainingBatches(ShapeScenes(1), (4,), 32, 2, 4)[0]
+    assert torch.equal(model(batch["guide"], batch["lr"]), model(batch["guide"], batch["lr"]))
