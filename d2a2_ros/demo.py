@@ -69,17 +69,16 @@ def main(arguments: list[str] | None = None) -> int:
     print(
         f"{recording.folder.name}: {len(recording)} frames; one takes {seconds:.2f} s here, so they are played at {rate:.2f} Hz"
     )
-    environment = demo_environment()
-    os.environ.update(environment)  # before rclpy is imported: the middleware reads it once
-    player, node = start_processes(recording.folder, options.weights, rate, environment)
+    os.environ.update(demo_environment())  # before rclpy is imported: the middleware reads it once
+    node = start_process("node", weights=options.weights)
     try:
-        collected = collect(player, node, len(recording) / rate + 30 * seconds + 60, patience=5 + 4 * seconds)
+        timeout = len(recording) / rate + 30 * seconds + 60
+        collected = collect(recording.folder, rate, node, timeout, patience=5 + 4 * seconds)
     except RuntimeError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     finally:
-        for process in (player, node):
-            stop(process)
+        stop(node)
     return report(recording, collected, options.out, seconds, scale, node.returncode)
 
 
@@ -115,21 +114,12 @@ def demo_environment() -> dict[str, str]:
     }
 
 
-def start_processes(
-    folder: Path, weights: str, rate: float, environment: dict[str, str]
-) -> tuple[subprocess.Popen, subprocess.Popen]:
-    """Starts player and node as ``ros2 run`` would; the player waits for the node's subscriptions."""
-
-    def start(module: str, **parameters: object) -> subprocess.Popen:
-        command = [sys.executable, "-m", f"d2a2_ros.{module}", "--ros-args"]
-        for name, value in parameters.items():
-            command += ["-p", f"{name}:={value}"]
-        return subprocess.Popen(command, env={**os.environ, **environment})
-
-    player = start(
-        "recording_player", recording=folder.resolve(), rate_hz=float(rate), loop="false", wait_for_subscribers="true"
-    )
-    return player, start("node", weights=weights)
+def start_process(module: str, **parameters: object) -> subprocess.Popen:
+    """Starts one of the package's nodes as ``ros2 run`` would."""
+    command = [sys.executable, "-m", f"d2a2_ros.{module}", "--ros-args"]
+    for name, value in parameters.items():
+        command += ["-p", f"{name}:={value}"]
+    return subprocess.Popen(command)
 
 
 def stop(process: subprocess.Popen) -> None:
@@ -143,8 +133,8 @@ def stop(process: subprocess.Popen) -> None:
             process.wait()
 
 
-def collect(player: subprocess.Popen, node: subprocess.Popen, timeout: float, patience: float) -> Collected:
-    """Subscribes to the node's outputs until the player has ended and nothing has come for ``patience`` seconds.
+def collect(folder: Path, rate: float, node: subprocess.Popen, timeout: float, patience: float) -> Collected:
+    """Subscribes to the node's outputs, plays the recording, and waits until nothing has come for ``patience`` seconds.
 
     Raises:
         RuntimeError: the node or the player ended with an error.
@@ -155,27 +145,43 @@ def collect(player: subprocess.Popen, node: subprocess.Popen, timeout: float, pa
     rclpy.init(args=[])
     collector = rclpy.create_node("demo_collector")
     collected = Collected()
-    _subscribe(collector, collected)
+    outputs = _subscribe(collector, collected)
     executor = SingleThreadedExecutor()
     executor.add_node(collector)
-    deadline, ended = time.monotonic() + timeout, None
-    while time.monotonic() < deadline:
-        executor.spin_once(timeout_sec=0.1)
-        if node.poll() is not None:
-            raise RuntimeError(f"the node ended with status {node.returncode}; its message is above")
-        if player.poll():
-            raise RuntimeError(f"the player ended with status {player.returncode}; its message is above")
-        if player.poll() == 0:
-            ended = ended or time.monotonic()
-            newest = max(collected.received.values(), default=0.0)
-            if time.monotonic() - max(ended, newest) > patience:
-                break
-    collector.destroy_node()
-    rclpy.try_shutdown()
+    deadline, ended, player = time.monotonic() + timeout, None, None
+    try:
+        while time.monotonic() < deadline:
+            executor.spin_once(timeout_sec=0.1)
+            if node.poll() is not None:
+                raise RuntimeError(f"the node ended with status {node.returncode}; its message is above")
+            if player is None:
+                # Only once the node and this subscriber know each other: else the first results go to nobody.
+                if all(collector.count_publishers(topic) for topic in outputs):
+                    player = start_process(
+                        "recording_player",
+                        recording=folder.resolve(),
+                        rate_hz=float(rate),
+                        loop="false",
+                        wait_for_subscribers="true",
+                    )
+                continue
+            if player.poll():
+                raise RuntimeError(f"the player ended with status {player.returncode}; its message is above")
+            if player.poll() == 0:
+                ended = ended or time.monotonic()
+                newest = max(collected.received.values(), default=0.0)
+                if time.monotonic() - max(ended, newest) > patience:
+                    break
+    finally:
+        if player is not None:
+            stop(player)
+        collector.destroy_node()
+        rclpy.try_shutdown()
     return collected
 
 
-def _subscribe(collector, collected: Collected) -> None:
+def _subscribe(collector, collected: Collected) -> list[str]:
+    """Subscribes to everything; returns the topics of the node's outputs."""
     from diagnostic_msgs.msg import DiagnosticArray
     from rclpy.qos import QoSProfile
     from rclpy.time import Time
@@ -212,13 +218,18 @@ def _subscribe(collector, collected: Collected) -> None:
     def on_diagnostics(msg: DiagnosticArray) -> None:
         collected.counters = {v.key: v.value for v in msg.status[0].values}
 
+    outputs = {
+        "depth_upsampled/image_raw": (Image, on_depth),
+        "depth_upsampled/provenance": (Image, on_provenance),
+        "depth_upsampled/camera_info": (CameraInfo, on_info),
+        "depth_upsampled/points": (PointCloud2, on_cloud),
+        "/diagnostics": (DiagnosticArray, on_diagnostics),
+    }
     qos = QoSProfile(depth=10)
     collector.create_subscription(Image, "depth/image_raw", on_sent, qos)
-    collector.create_subscription(Image, "depth_upsampled/image_raw", on_depth, qos)
-    collector.create_subscription(Image, "depth_upsampled/provenance", on_provenance, qos)
-    collector.create_subscription(CameraInfo, "depth_upsampled/camera_info", on_info, qos)
-    collector.create_subscription(PointCloud2, "depth_upsampled/points", on_cloud, qos)
-    collector.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, qos)
+    for topic, (kind, callback) in outputs.items():
+        collector.create_subscription(kind, topic, callback, qos)
+    return list(outputs)
 
 
 def bicubic_depth(frame: Frame) -> np.ndarray:

@@ -306,8 +306,11 @@ def test_bad_options_are_named():
 
 def test_missing_gpu_is_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="finds no GPU"):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ValueError, match="finds 0 GPUs"):
         DepthUpsampler(Bilinear(), "cuda:0")
+    with pytest.raises(ValueError, match="cannot run"):
+        DepthUpsampler(Bilinear(), "meta")
     assert DepthUpsampler(Bilinear(), "auto").device.type == "cpu"
 
 
