@@ -30,7 +30,7 @@ from d2a2_ros.parameters import NodeParameters
 from d2a2_ros.run import run
 from d2a2_ros.worker import LatestWorker
 
-_SILENCE = 5.0  # seconds without pairs before the node says what is missing
+_SILENCE = 10.0  # seconds without pairs before the node says what is missing; cameras take a while to start
 # A recording that starts again sends its first stamps again. One late image is not that: so many in a row, so late, are.
 _RESTART_IMAGES, _RESTART_SECONDS = 10, 5.0
 
