@@ -19,6 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.run(options) or 0
+    except BrokenPipeError:  # whoever read the output has seen enough, as `head` does
+        return 0
     except (ValueError, OSError, RuntimeError, ImportError, yaml.YAMLError) as error:
         print(f"d2a2 {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -145,7 +145,8 @@ class Recording:
     def _find(self, kind: str) -> dict[str, Path]:
         files = [p for p in sorted(self.folder.iterdir()) if p.suffix.lower() in (".png", ".jpg", ".jpeg")]
         numbered = {p.name.split(".")[0]: p for p in files if p.stem.split(".")[1:] == [kind]}
-        return numbered or {name: p for name, p in zip("0", (p for p in files if p.stem == kind), strict=False)}
+        single = next((p for p in files if p.stem == kind), None)
+        return numbered or ({"0": single} if single else {})
 
 
 def read_frame(color: str | Path, depth: str | Path) -> Frame:

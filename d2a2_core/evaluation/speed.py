@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from d2a2_core.network import build_model
-from d2a2_core.training.trainer import reconstruction_loss
+from d2a2_core.training.losses import reconstruction_loss
 from d2a2_core.upsampler import DepthUpsampler, resolve_device
 
 

@@ -11,13 +11,10 @@ import csv
 import json
 import math
 import os
-import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +28,11 @@ from tqdm import tqdm
 from d2a2_core.data.sampling import TrainingBatches
 from d2a2_core.network import build_model
 from d2a2_core.training.config import TrainConfig, make_config, save_config
+from d2a2_core.training.losses import reconstruction_loss, rmse_per_image
+from d2a2_core.training.provenance import provenance
 from d2a2_core.training.sources import training_source, validation_source
-from d2a2_core.weights import load_weights, read_info, resolve_weights, save_weights
+from d2a2_core.upsampler import resolve_device
+from d2a2_core.weights import load_weights, resolve_weights, save_weights
 
 # seconds since the start of the process, and how many of them it waited for batches
 _COLUMNS = ("step", "loss", "lr", "seconds", "waited", "val_rmse", "bicubic_rmse")
@@ -366,20 +366,6 @@ class Trainer:
         return SummaryWriter(self.folder / "tensorboard", purge_step=self.step)
 
 
-def reconstruction_loss(prediction: Tensor, target: Tensor, l2_weight: float = 0.0) -> Tensor:
-    """Mean absolute error, plus ``l2_weight`` times the mean squared one, over the target's finite values."""
-    valid = torch.isfinite(target)
-    error = (prediction - target.nan_to_num()) * valid
-    return (error.abs() + l2_weight * error.square()).sum() / valid.sum().clamp(min=1)
-
-
-def rmse_per_image(prediction: Tensor, target: Tensor) -> list[float]:
-    """Root mean square error of each image (B, 1, H, W) over the target's finite values."""
-    valid = torch.isfinite(target)
-    squares = ((prediction - target.nan_to_num()) ** 2).mul(valid).sum(dim=(1, 2, 3))
-    return torch.sqrt(squares / valid.sum(dim=(1, 2, 3)).clamp(min=1)).tolist()
-
-
 def learning_rate_factor(step: int, config: TrainConfig) -> float:
     """What the learning rate of 0-based ``step`` is multiplied with: linear warm-up, then fixed or half a cosine."""
     if step < config.warmup:
@@ -390,31 +376,13 @@ def learning_rate_factor(step: int, config: TrainConfig) -> float:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device a run was configured for; "auto" is this process's GPU where there is one, else the CPU."""
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise TrainingError("device 'cuda' was asked for, but torch finds no GPU; use 'auto' or 'cpu'")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    torch.cuda.set_device(device)
+    """The device a run was configured for; of several GPUs the one that torchrun gave this process.
+
+    Raises:
+        ValueError: see :func:`d2a2_core.upsampler.resolve_device`.
+    """
+    device = resolve_device(name)
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
     return device
-
-
-def provenance(config: TrainConfig) -> dict:
-    """What is needed to repeat the run: command, settings, git revision, versions, start time; the same of its init."""
-    here = Path(__file__).parent
-    try:
-        revision = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        revision = "unknown (not a git checkout)"
-    start = {"init": read_info(resolve_weights(config.init)).card} if config.init else {}
-    return start | {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "settings": json.loads(json.dumps(vars(config))),
-        "revision": revision,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }

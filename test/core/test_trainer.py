@@ -14,12 +14,11 @@ import pytest
 import torch
 
 from d2a2_core.training.config import make_config, save_config
+from d2a2_core.training.losses import reconstruction_loss, rmse_per_image
 from d2a2_core.training.trainer import (
     Trainer,
     TrainingError,
     learning_rate_factor,
-    reconstruction_loss,
-    rmse_per_image,
     train,
 )
 from d2a2_core.weights import load_weights, read_info
