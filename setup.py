@@ -22,6 +22,7 @@ setup(
         (f"share/{PACKAGE}", ["package.xml"]),
         (f"share/{PACKAGE}/launch", glob("launch/*.launch.py")),
         (f"share/{PACKAGE}/config", glob("config/*.yaml") + glob("config/*.xml")),
+        (f"share/{PACKAGE}/config/cameras", glob("config/cameras/*.yaml")),
         (f"share/{PACKAGE}/sample_recording", glob("sample_recording/*")),
         # `ros2 run` and launch look here. colcon writes these itself from setup.cfg; pip ignores that setting.
         (f"lib/{PACKAGE}", [f"scripts/{name}" for name in EXECUTABLES]),
@@ -37,6 +38,7 @@ setup(
     ],
     extras_require={
         "eval": ["opencv-contrib-python-headless>=4.8,<6", "onnxruntime>=1.17,<2", "h5py>=3.8,<4"],
+        "bag": ["rosbags>=0.10,<0.12"],
         "train": ["tensorboard>=2.14,<3"],
         "render": ["embreex>=2.17.7,<5"],
     },

@@ -32,11 +32,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="d2a2", description="RGB-guided depth super-resolution with D2A2.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_upsample(commands)
+    _add_bag(commands)
     _add_train(commands)
     _add_ablate(commands)
+    _add_generate(commands)
     _add_evaluate(commands)
     _add_report(commands)
     _add_weights(commands)
+    _add_calibrate(commands)
     _add_convert(commands)
     _add_prepare_nyu(commands)
     _add_benchmark(commands)
@@ -49,8 +52,17 @@ def _parser() -> argparse.ArgumentParser:
 def _add_upsample(commands) -> None:
     p = commands.add_parser("upsample", help="upsample a folder recording, or one colour and one depth image")
     p.add_argument("input", nargs="+", type=Path, help="a recording folder, or COLOR DEPTH (16-bit PNG, millimetres)")
-    p.add_argument("--out", type=Path, required=True, help="folder for NAME.depth.png (mm) and NAME.provenance.png")
+    p.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="folder for NAME.depth.png (mm), .provenance.png and .sigma.png (0.1 mm)",
+    )
     p.add_argument("--max-fill-px", type=float, default=16.0, help="fill holes this far, in output pixels")
+    p.add_argument(
+        "--registration", default="auto", choices=("auto", "on", "off"), help="of depth to the colour camera"
+    )
+    p.add_argument("--no-hygiene", action="store_true", help="keep flying and stray measurements")
     _add_model_options(p)
     p.set_defaults(run=_upsample)
 
@@ -68,23 +80,47 @@ def _upsample(o: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from d2a2_core.data.recording import Recording, read_frame, to_millimetres
+    from d2a2_core.pipeline import DepthPipeline, PipelineSettings
+    from d2a2_core.uncertainty import load_sigma_head
     from d2a2_core.upsampler import DepthUpsampler
 
     if len(o.input) > 2:
         raise ValueError(f"expected one recording folder, or one colour and one depth image, got {len(o.input)} paths")
     if len(o.input) == 1:
         frames = Recording(o.input[0])
-        frames.require_registered()
+        views = frames.views()
     else:
-        frames = [read_frame(*o.input)]
-    upsampler = DepthUpsampler.from_pretrained(o.weights, o.device, o.precision, o.max_fill_px)
+        frames, views = [read_frame(*o.input)], {}
+    upsampler = DepthUpsampler.from_pretrained(o.weights, o.device, o.precision)
+    settings = PipelineSettings(o.registration, max_fill_px=o.max_fill_px, hygiene=not o.no_hygiene, watchdog=False)
+    pipeline = DepthPipeline(upsampler, settings, load_sigma_head(o.weights))
     o.out.mkdir(parents=True, exist_ok=True)
     for i in tqdm(range(len(frames)), unit="frame", disable=None):
         frame = frames[i]
-        result = upsampler.upsample(frame.color, frame.depth)
+        result = pipeline.process(frame.color, frame.depth, **views)
         Image.fromarray(to_millimetres(result.depth)).save(o.out / f"{frame.name}.depth.png")
         Image.fromarray(result.provenance).save(o.out / f"{frame.name}.provenance.png")
-    print(f"{len(frames)} depth images written to {o.out}")
+        if result.sigma is not None:
+            Image.fromarray(to_millimetres(10 * result.sigma)).save(o.out / f"{frame.name}.sigma.png")
+    print(f"{len(frames)} depth images written to {o.out}; {result.registration}")
+
+
+# -- bag ---------------------------------------------------------------------------------------------------------------
+
+
+def _add_bag(commands) -> None:
+    from d2a2_core.bag.command import add_options
+
+    p = commands.add_parser("bag", help="upsample a rosbag2: the same bag with depth_upsampled topics in it")
+    add_options(p)
+    _add_model_options(p)
+    p.set_defaults(run=_bag)
+
+
+def _bag(o: argparse.Namespace) -> None:
+    from d2a2_core.bag.command import run
+
+    run(o)
 
 
 # -- train -------------------------------------------------------------------------------------------------------------
@@ -138,6 +174,37 @@ def _ablate(o: argparse.Namespace) -> None:
     print(run_ablation(o.table, _settings(o), o.out))
 
 
+def _add_generate(commands) -> None:
+    from d2a2_core.data.generate import KINDS
+
+    p = commands.add_parser("generate", help="make scenes to train on, or go on with a folder of them")
+    p.add_argument(
+        "--scenes", required=True, choices=KINDS, help="mixed is rooms and clutter; all but shapes need models"
+    )
+    p.add_argument("--count", type=int, required=True)
+    p.add_argument("--size", default="640x480", help="WIDTHxHEIGHT")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--out", type=Path, required=True, help="folder; scenes that are there stay")
+    p.add_argument("--workers", type=int, default=1, help="processes")
+    p.add_argument(
+        "--furniture", type=Path, default=Path("/usr/share/sweethome3d/furniture"), help="folder with *.sh3f"
+    )
+    p.add_argument("--preview", action="store_true", help="also write preview.png, a contact sheet of the first scenes")
+    p.set_defaults(run=_generate)
+
+
+def _generate(o: argparse.Namespace) -> None:
+    from d2a2_core.data.generate import Settings, generate
+    from d2a2_core.data.scene_folder import write_preview
+
+    height, width = _size(o.size)
+    furniture = "" if o.scenes == "shapes" else str(o.furniture)
+    made = generate(Settings(o.scenes, o.count, (width, height), o.seed, furniture), o.out, o.workers)
+    if o.preview:
+        write_preview(o.out, o.out / "preview.png")
+    print(f"{made} scenes written to {o.out}, which now has {o.count}")
+
+
 def _value(name: str, text: str):
     """A flag's value, read as YAML ("4", "[4, 8]", "{model: d2a2, scale: 8}"); texts stay texts."""
     from d2a2_core.training.config import TrainConfig
@@ -161,6 +228,8 @@ def _add_evaluate(commands) -> None:
     what.add_argument("--method", help="nearest, bilinear, bicubic, guided, joint_bilateral, jbu, fgs, or FILE.onnx")
     what.add_argument("--weights", help="shipped name, .safetensors file, or an authors' .pth checkpoint")
     p.add_argument("--range", default="oracle", choices=("oracle", "deploy"), help="what normalises the LR")
+    p.add_argument("--degrade", choices=("mild", "medium", "severe"), help="LR and colour as a depth camera gives them")
+    p.add_argument("--degrade-seed", type=int, default=0, help="with --degrade; the same seed gives the same images")
     p.add_argument("--device", default="auto")
     p.add_argument("--csv", type=Path, help="write one row per image to this file")
     p.add_argument("--out", type=Path, help="write a run folder (metrics, pictures) for `d2a2 report`")
@@ -177,6 +246,10 @@ def _evaluate(o: argparse.Namespace) -> None:
 
     samples = open_dataset(o.dataset, o.root, o.split)
     print(samples.describe())
+    if o.degrade:
+        from d2a2_core.evaluation.degraded import degraded_pairs
+
+        samples = degraded_pairs(samples, o.scale, o.degrade, o.degrade_seed)
     if o.method:
         method = get_method(o.method)
     else:
@@ -220,6 +293,7 @@ def _add_weights(commands) -> None:
 
 
 def _weights(o: argparse.Namespace) -> int:
+    from d2a2_core.uncertainty import sigma_path
     from d2a2_core.weights import add_pretrained, checksums, list_pretrained, read_info, resolve_weights, sha256
 
     if o.action == "add":
@@ -242,12 +316,43 @@ def _weights(o: argparse.Namespace) -> int:
             facts = {"file": str(path), "sha256": sha256(path), "config": info.config, "card": info.card}
             print(yaml.safe_dump(facts, sort_keys=False, width=110, allow_unicode=True))
         else:
-            known = checksums().get(path.name)
-            good = sha256(path) == known
-            failed += not good
-            reason = "not one of the shipped files" if known is None else "differs from the shipped file: get it again"
-            print(f"{name}: {'ok' if good else reason}")
+            for file in (path, sigma_path(path)):
+                if file != path and not file.is_file():
+                    continue
+                known = checksums().get(file.name)
+                good = sha256(file) == known
+                failed += not good
+                reason = (
+                    "not one of the shipped files" if known is None else "differs from the shipped file: get it again"
+                )
+                print(f"{name if file == path else file.name}: {'ok' if good else reason}")
     return 1 if failed else 0
+
+
+def _add_calibrate(commands) -> None:
+    p = commands.add_parser("calibrate", help="train and check the uncertainty head of weights")
+    p.add_argument("--weights", default=DEFAULT_WEIGHTS, help="shipped name or path of a .safetensors file")
+    p.add_argument("--out", type=Path, help="file of the head; default: NAME.sigma.safetensors beside the weights")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--images", type=int, default=240, help="generated scenes to train on")
+    p.add_argument("--held-out", type=int, default=60, help="generated scenes to measure the coverage on")
+    p.add_argument("--data", default="shapes", help="scenes, as of d2a2 train")
+    p.add_argument("--root", default="", help="their folder, as of d2a2 train")
+    p.add_argument("--size", default="320x240", help="of the scenes, WIDTHxHEIGHT, multiples of 16")
+    p.add_argument("--steps", type=int, default=1500, help="of the head's training")
+    p.add_argument("--plot", type=Path, help="PNG of the reliability plot (default: reliability.png in this folder)")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    p.set_defaults(run=_calibrate)
+
+
+def _calibrate(o: argparse.Namespace) -> None:
+    from d2a2_core.training.calibrate import calibrate, format_table
+
+    plot = o.plot or Path("reliability.png")
+    path, table = calibrate(
+        o.weights, o.out, o.seed, o.images, o.held_out, o.data, o.root, _size(o.size), o.steps, o.device, plot
+    )
+    print(f"{format_table(table)}\nwritten: {path} and {plot}")
 
 
 def _add_convert(commands) -> None:
@@ -312,11 +417,15 @@ def _benchmark(o: argparse.Namespace) -> None:
         model = yaml.safe_load(o.training)
         print(benchmark_training(model, o.crop, o.batch_size, o.frames, o.device, precision))
         return
-    size = re.fullmatch(r"(\d+)x(\d+)", o.size.lower())
+    print(benchmark_upsampler(o.weights, _size(o.size), o.ratio, o.frames, o.device, o.precision, o.threads))
+
+
+def _size(text: str) -> tuple[int, int]:
+    """(height, width) of "640x480"."""
+    size = re.fullmatch(r"(\d+)x(\d+)", text.lower())
     if not size:
-        raise ValueError(f"--size must be WIDTHxHEIGHT, for example 640x480; got {o.size!r}")
-    width, height = map(int, size.groups())
-    print(benchmark_upsampler(o.weights, (height, width), o.ratio, o.frames, o.device, o.precision, o.threads))
+        raise ValueError(f"--size must be WIDTHxHEIGHT, for example 640x480; got {text!r}")
+    return int(size[2]), int(size[1])
 
 
 if __name__ == "__main__":

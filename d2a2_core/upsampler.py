@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from d2a2_core.depth import fill_holes, invalid_to_nan, nearest_pixel, regrid, valid_range, within_distance
+from d2a2_core.depth import DepthRange, fill_holes, invalid_to_nan, nearest_pixel, regrid, valid_range
+from d2a2_core.provenance import classify
 from d2a2_core.weights import load_weights, resolve_weights
 
 PRECISIONS = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
 MAX_RATIO = 32
-
-
-class Provenance(IntEnum):
-    """Where the depth of a pixel comes from."""
-
-    NONE = 0  #: no depth (NaN): no measurement within ``max_fill_px``
-    MEASURED = 1  #: the LR cell that the pixel lies in held a measurement
-    FILLED = 2  #: a hole, at most ``max_fill_px`` from a measured pixel
 
 
 @dataclass(frozen=True)
@@ -34,7 +26,7 @@ class UpsampledDepth:
 
     Attributes:
         depth: (H, W) float32 metres along z, NaN where there is none.
-        provenance: (H, W) uint8, values of :class:`Provenance`.
+        provenance: (H, W) uint8, values of :class:`d2a2_core.Provenance`.
         scale: the trained scale that was used.
     """
 
@@ -106,18 +98,24 @@ class DepthUpsampler:
         Raises:
             ValueError: wrong shape, type or ratio; the message says what was expected and what came.
         """
-        color, depth = np.asarray(color), np.asarray(depth)
-        if color.ndim != 3 or color.shape[2] != 3 or color.dtype != np.uint8:
-            raise ValueError(f"expected color (H, W, 3) uint8 RGB, got {color.shape} {color.dtype}")
-        if depth.ndim != 2 or not np.issubdtype(depth.dtype, np.floating):
-            hint = "; divide millimetres by 1000" if np.issubdtype(depth.dtype, np.integer) else ""
-            raise ValueError(f"expected depth (h, w) float metres, got {depth.shape} {depth.dtype}{hint}")
+        color, depth = self.check(color, depth)
         out, provenance, scale = self.upsample_tensors(
             # Copies: views of messages are read-only, may be reversed in memory, and torch accepts neither.
             torch.from_numpy(np.array(color, order="C")).permute(2, 0, 1)[None],
             torch.from_numpy(np.array(depth, np.float32, order="C"))[None, None],
         )
         return UpsampledDepth(out[0, 0].cpu().numpy(), provenance[0, 0].cpu().numpy(), scale)
+
+    @staticmethod
+    def check(color: np.ndarray, depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Both as arrays, or an error; see :meth:`upsample`."""
+        color, depth = np.asarray(color), np.asarray(depth)
+        if color.ndim != 3 or color.shape[2] != 3 or color.dtype != np.uint8:
+            raise ValueError(f"expected color (H, W, 3) uint8 RGB, got {color.shape} {color.dtype}")
+        if depth.ndim != 2 or not np.issubdtype(depth.dtype, np.floating):
+            hint = "; divide millimetres by 1000" if np.issubdtype(depth.dtype, np.integer) else ""
+            raise ValueError(f"expected depth (h, w) float metres, got {depth.shape} {depth.dtype}{hint}")
+        return color, depth
 
     @torch.inference_mode()
     def upsample_tensors(self, color: Tensor, depth: Tensor) -> tuple[Tensor, Tensor, int]:
@@ -136,20 +134,38 @@ class DepthUpsampler:
         size = tuple(color.shape[-2:])
         scale = self.choose_scale(size, tuple(depth.shape[-2:]))
         measured = invalid_to_nan(depth.to(self.device, non_blocking=True))
-        guide = color.to(self.device, non_blocking=True)
-        guide = guide.float() / 255 if guide.dtype == torch.uint8 else guide.float()
+        hr = self.predict(self.to_guide(color), self.to_lr_grid(measured, size, scale), scale)
+        out, provenance = classify(hr, nearest_pixel(measured, size), self.max_fill_px)
+        return out, provenance, scale
 
-        lr = self._to_lr_grid(measured, size, scale)
-        depth_range = valid_range(lr)
-        padding = (0, -size[1] % scale, 0, -size[0] % scale)
-        hr = self._run_network(F.pad(guide, padding, mode="replicate"), depth_range.normalise(fill_holes(lr)))
+    def to_guide(self, color: Tensor) -> Tensor:
+        """Colour (B, 3, H, W), uint8 or float in [0, 1], as the network wants it: float32 in [0, 1], on the device."""
+        color = color.to(self.device, non_blocking=True)
+        return color.float() / 255 if color.dtype == torch.uint8 else color.float()
+
+    @torch.inference_mode()
+    def predict(self, guide: Tensor, lr: Tensor, scale: int, depth_range: DepthRange | None = None) -> Tensor:
+        """The network on its own grid: one LR cell per ``scale`` x ``scale`` pixels of the guide, the last ones may stick out.
+
+        Args:
+            guide: (B, 3, H, W) RGB in [0, 1], on the device.
+            lr: (B, 1, ceil(H / scale), ceil(W / scale)) metres, NaN where there is no measurement.
+            scale: one of the model's.
+            depth_range: what to normalise by; default is the range of ``lr``.
+
+        Returns:
+            (B, 1, H, W) float32 metres, everywhere (holes are filled without a limit of distance).
+        """
+        size = tuple(guide.shape[-2:])
+        measured_range = valid_range(lr)
+        depth_range = depth_range or measured_range
+        guide = F.pad(guide, (0, -size[1] % scale, 0, -size[0] % scale), mode="replicate")
+        filled = fill_holes(lr, F.avg_pool2d(guide, scale))
+        hr = self._run_network(guide, depth_range.normalise(filled))
         hr = depth_range.restore(hr[..., : size[0], : size[1]])
         # Beyond the measured range a network only guesses; a tenth of the span leaves room for thin, blurred objects.
-        hr = hr.clamp(
-            (depth_range.lo - 0.1 * depth_range.span).clamp(min=1e-3), depth_range.lo + 1.1 * depth_range.span
-        )
-        provenance = self._provenance(measured, size)
-        return torch.where(provenance != Provenance.NONE, hr, torch.nan), provenance, scale
+        lo, span = measured_range.lo, measured_range.span
+        return hr.clamp((lo - 0.1 * span).clamp(min=1e-3), lo + 1.1 * span)
 
     def choose_scale(self, size: tuple[int, int], lr_size: tuple[int, int]) -> int:
         """The trained scale nearest (as a factor) to the ratio of colour size (H, W) and depth size (h, w).
@@ -163,13 +179,18 @@ class DepthUpsampler:
                 f"colour {size[1]}x{size[0]} over depth {lr_size[1]}x{lr_size[0]} is a ratio of "
                 f"{ratios[1]:.3g} x {ratios[0]:.3g}; expected 1 to {MAX_RATIO} along each axis, for images of the same view"
             )
-        if self.scale:
-            return self.scale
-        ratio = math.log(math.sqrt(ratios[0] * ratios[1]))
-        return min(self.scales, key=lambda scale: abs(math.log(scale) - ratio))
+        return self.nearest_scale(math.sqrt(ratios[0] * ratios[1]))
 
-    def _to_lr_grid(self, depth: Tensor, size: tuple[int, int], scale: int) -> Tensor:
-        """Depth on the network's LR grid: one cell per ``scale`` x ``scale`` pixels of the padded guide."""
+    def nearest_scale(self, ratio: float) -> int:
+        """The trained scale nearest to ``ratio`` as a factor, or the one that was asked for."""
+        return self.scale or min(self.scales, key=lambda scale: abs(math.log(scale / ratio)))
+
+    @staticmethod
+    def to_lr_grid(depth: Tensor, size: tuple[int, int], scale: int) -> Tensor:
+        """Depth (B, 1, h, w) of the view of a guide of ``size`` on the network's LR grid, see :meth:`predict`.
+
+        NaN is invalid, and stays so.
+        """
         target = tuple(-(-length // scale) for length in size)
         cell = tuple(scale * lr / hr for lr, hr in zip(depth.shape[-2:], size, strict=True))
         return regrid(depth, target, cell)
@@ -178,14 +199,6 @@ class DepthUpsampler:
         dtype = PRECISIONS[self.precision]
         with torch.autocast(self.device.type, dtype=dtype) if dtype else nullcontext():
             return self.model(guide, lr).float()
-
-    def _provenance(self, measured: Tensor, size: tuple[int, int]) -> Tensor:
-        known = nearest_pixel(torch.isfinite(measured).to(torch.float32), size) > 0.5
-        reachable = within_distance(known, self.max_fill_px)
-        provenance = torch.full(known.shape, int(Provenance.NONE), dtype=torch.uint8, device=known.device)
-        provenance[reachable] = int(Provenance.FILLED)
-        provenance[known] = int(Provenance.MEASURED)
-        return provenance
 
 
 def resolve_device(device: str) -> torch.device:

@@ -90,7 +90,7 @@ def read_info(path: str | Path) -> WeightsInfo:
     Raises:
         WeightsError: no such file, not safetensors, or not written by :func:`save_weights`.
     """
-    with _open(path) as file:
+    with open_weights(path) as file:
         metadata = file.metadata() or {}
     if metadata.get("format") != "d2a2-1":
         raise WeightsError(
@@ -114,7 +114,7 @@ def load_weights(path: str | Path, backend: str = "auto") -> nn.Module:
             f"{path} looks like an authors' checkpoint; convert it first: d2a2 convert {path} OUT.safetensors --scale 4"
         )
     info = read_info(path)
-    with _open(path) as file:
+    with open_weights(path) as file:
         state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     try:
         model = build_model(info.config, backend)
@@ -176,14 +176,20 @@ def add_pretrained(source: str | Path, name: str, facts: dict[str, Any]) -> Path
     info, target = read_info(source), PRETRAINED / f"{name}.safetensors"
     PRETRAINED.mkdir(exist_ok=True)
     save_weights(target, load_weights(source), info.card | facts)
-    known = checksums() | {target.name: sha256(target)}
-    (PRETRAINED / "sha256.json").write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n")
+    record_checksum(target)
     return target
+
+
+def record_checksum(path: Path) -> None:
+    """Writes the SHA-256 of a file in the folder of the shipped weights to sha256.json."""
+    known = checksums() | {path.name: sha256(path)}
+    (PRETRAINED / "sha256.json").write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n")
 
 
 def list_pretrained() -> list[str]:
     """Names of the weights that ship with the package."""
-    return sorted(path.stem for path in PRETRAINED.glob("*.safetensors"))
+    heads = set(PRETRAINED.glob("*.sigma.safetensors"))  # d2a2_core.uncertainty
+    return sorted(path.stem for path in PRETRAINED.glob("*.safetensors") if path not in heads)
 
 
 def sha256(path: str | Path) -> str:
@@ -251,7 +257,12 @@ def _swap_guide_channels(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _open(path: str | Path) -> Any:
+def open_weights(path: str | Path) -> Any:
+    """An open safetensors file, as a context.
+
+    Raises:
+        WeightsError: no such file, or not safetensors.
+    """
     try:
         return safe_open(str(path), framework="pt", device="cpu")
     except FileNotFoundError as error:

@@ -24,7 +24,8 @@ from d2a2_core import DepthUpsampler
 from d2a2_core.data.recording import Frame, Recording, RecordingError
 from d2a2_core.depth import fill_holes, invalid_to_nan
 from d2a2_core.evaluation.pictures import colorize_depth, contact_sheet, enlarge_nearest, error_map
-from d2a2_core.geometry import write_ply
+from d2a2_core.geometry import Registration, write_ply
+from d2a2_core.pipeline import DepthPipeline
 from d2a2_core.weights import DEFAULT_WEIGHTS, WeightsError
 from d2a2_ros.environment import MALLOC, PROFILE_VARIABLES
 
@@ -59,7 +60,6 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     try:
         recording = Recording(options.recording)
-        recording.require_registered()
         seconds, scale = _time_one_frame(recording, options.weights)
     except (RecordingError, WeightsError, ValueError) as error:
         print(f"demo: {error}", file=sys.stderr)
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
         f"{recording.folder.name}: {len(recording)} frames; one takes {seconds:.2f} s here, so they are played at {rate:.2f} Hz"
     )
     os.environ.update(demo_environment())  # before rclpy is imported: the middleware reads it once
-    node = start_process("node", weights=options.weights)
+    node = start_process("node", weights=options.weights, **_extrinsics(recording))
     try:
         timeout = len(recording) / rate + 30 * seconds + 60
         collected = collect(recording.folder, rate, node, timeout, patience=5 + 4 * seconds)
@@ -94,12 +94,20 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _time_one_frame(recording: Recording, weights: str) -> tuple[float, int]:
-    upsampler = DepthUpsampler.from_pretrained(weights)
-    frame = recording[0]
-    upsampler.upsample(frame.color, frame.depth)
+    pipeline = DepthPipeline(DepthUpsampler.from_pretrained(weights))
+    frame, views = recording[0], recording.views()
+    pipeline.process(frame.color, frame.depth, **views)
     started = time.monotonic()
-    scale = upsampler.upsample(frame.color, frame.depth).scale
+    scale = pipeline.process(frame.color, frame.depth, **views).scale
     return time.monotonic() - started, scale
+
+
+def _extrinsics(recording: Recording) -> dict[str, object]:
+    """The node's parameter for depth that is not registered: there is no TF in a recording."""
+    pose = recording.extrinsics
+    if pose is None:
+        return {}
+    return {"extrinsics": np.column_stack((pose.rotation, pose.translation)).ravel().tolist()}
 
 
 def demo_environment() -> dict[str, str]:
@@ -232,9 +240,18 @@ def _subscribe(collector, collected: Collected) -> list[str]:
     return list(outputs)
 
 
-def bicubic_depth(frame: Frame) -> np.ndarray:
+def lr_depth(recording: Recording, frame: Frame, scale: int) -> np.ndarray:
+    """(h, w) metres in the colour camera's view, NaN invalid: registered where the recording's depth is not."""
+    if recording.registered:
+        return frame.depth
+    target = recording.camera("color").reduced(scale)
+    registration = Registration(recording.camera("depth"), target, recording.extrinsics)
+    return registration(torch.from_numpy(frame.depth)[None, None])[0, 0].numpy()
+
+
+def bicubic_depth(frame: Frame, lr: np.ndarray) -> np.ndarray:
     """(H, W) metres: the plain enlargement to compare with, holes filled as ours are."""
-    depth = fill_holes(invalid_to_nan(torch.from_numpy(frame.depth)[None, None]))
+    depth = fill_holes(invalid_to_nan(torch.from_numpy(lr)[None, None]))
     return F.interpolate(depth, size=frame.color.shape[:2], mode="bicubic", align_corners=False)[0, 0].numpy()
 
 
@@ -245,9 +262,9 @@ def report(recording: Recording, got: Collected, out: Path, seconds: float, scal
     if not frames:
         print("demo: no upsampled depth image came out; see the node's messages above", file=sys.stderr)
         return 1
-    errors = _errors(recording, got, frames)
+    errors = _errors(recording, got, frames, scale)
     shown = sorted(frames)[:: max(1, (len(frames) - 1) // 2)][:3]
-    panels = [panel for i in shown for panel in _panels(recording[i], got.depth[frames[i]])]
+    panels = [panel for i in shown for panel in _panels(recording, recording[i], got.depth[frames[i]], scale)]
     contact_sheet(panels, columns=len(panels) // len(shown), width=400).save(out / "contact_sheet.png")
     points = write_ply(out / "cloud.ply", *got.cloud) if got.cloud else 0
     times = sorted(got.received.values())
@@ -283,7 +300,7 @@ def report(recording: Recording, got: Collected, out: Path, seconds: float, scal
     return 0
 
 
-def _errors(recording: Recording, got: Collected, frames: dict[int, int]) -> list[tuple[float, float]]:
+def _errors(recording: Recording, got: Collected, frames: dict[int, int], scale: int) -> list[tuple[float, float]]:
     """RMSE (metres) of bicubic and of ours over the pixels where truth and ours are valid, for each frame with truth."""
     errors = []
     for index, key in frames.items():
@@ -293,21 +310,22 @@ def _errors(recording: Recording, got: Collected, frames: dict[int, int]) -> lis
             errors.append(
                 tuple(
                     float(np.sqrt(np.mean((image[valid].astype(np.float64) - frame.truth[valid]) ** 2)))
-                    for image in (bicubic_depth(frame), ours)
+                    for image in (bicubic_depth(frame, lr_depth(recording, frame, scale)), ours)
                 )
             )
     return errors
 
 
-def _panels(frame: Frame, ours: np.ndarray) -> list[tuple[str, np.ndarray]]:
+def _panels(recording: Recording, frame: Frame, ours: np.ndarray, scale: int) -> list[tuple[str, np.ndarray]]:
     size = frame.color.shape[:2]
     reference = frame.truth if frame.truth is not None else ours
     lo, hi = (float(np.nanpercentile(reference, p)) for p in (1, 99))
-    bicubic = bicubic_depth(frame)
-    height, width = frame.depth.shape
+    lr = lr_depth(recording, frame, scale)
+    bicubic = bicubic_depth(frame, lr)
+    height, width = lr.shape
     panels = [
         (f"frame {frame.name}: colour {size[1]}x{size[0]}", frame.color),
-        (f"LR depth {width}x{height} (grey: none)", enlarge_nearest(colorize_depth(frame.depth, lo, hi), size)),
+        (f"LR depth {width}x{height} (grey: none)", enlarge_nearest(colorize_depth(lr, lo, hi), size)),
         ("bicubic (holes filled)", colorize_depth(bicubic, lo, hi)),
         ("ours", colorize_depth(ours, lo, hi)),
     ]

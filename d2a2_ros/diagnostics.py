@@ -13,6 +13,8 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.time import Time
 
+from d2a2_core.geometry import EdgeOffset
+
 
 class Reporter:
     """Reports each cause at once, and again at most every ``period`` seconds, with the number of times in between."""
@@ -90,6 +92,26 @@ class Statistics:
                     median, high = np.percentile(samples, (50, 95))
                     out[f"{name} median [ms]"], out[f"{name} p95 [ms]"] = f"{1000 * median:.1f}", f"{1000 * high:.1f}"
             return out
+
+
+def drift_report(watchdog: EdgeOffset, threshold_px: float) -> tuple[str, dict[str, str]]:
+    """What to say of the offset between depth and colour edges: the problem or nothing, and the figures.
+
+    Low confidence means that nothing is known, not that all is well.
+    """
+    offset = watchdog.estimate() if threshold_px else None
+    if offset is None:
+        return "", {}
+    figures = {
+        "edge offset [px]": f"{offset.dx:+.1f} {offset.dy:+.1f}",
+        "edge offset confidence": f"{offset.confidence:.2f}",
+    }
+    if not watchdog.drifted(threshold_px):
+        return "", figures
+    return (
+        f"depth edges are {offset.magnitude:.1f} px off the colour edges (right {offset.dx:+.1f}, down {offset.dy:+.1f}): the "
+        "extrinsics or intrinsics have drifted; calibrate the cameras again"
+    ), figures
 
 
 def diagnostic_array(

@@ -1,4 +1,4 @@
-"""The upsampling node: wiring between the camera topics, DepthUpsampler and the output topics."""
+"""The upsampling node: wiring between the camera topics, DepthPipeline and the output topics."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import message_filters
 import numpy as np
@@ -20,14 +21,17 @@ from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
-from d2a2_core import DepthUpsampler, UpsampledDepth
-from d2a2_core.geometry import back_project
-from d2a2_ros.cameras import camera_from_info, resized_info
+from d2a2_core import DepthUpsampler
+from d2a2_core.geometry import Camera, back_project
+from d2a2_core.pipeline import DepthPipeline, PipelineResult, describe
+from d2a2_core.uncertainty import load_sigma_head
+from d2a2_ros.cameras import camera_from_info, info_from_camera, resized_info
 from d2a2_ros.clouds import cloud_message
-from d2a2_ros.diagnostics import Reporter, Statistics, diagnostic_array
+from d2a2_ros.diagnostics import Reporter, Statistics, diagnostic_array, drift_report
 from d2a2_ros.images import FrameError, color_array, depth_array, depth_message, to_message
-from d2a2_ros.parameters import NodeParameters
+from d2a2_ros.parameters import POINTS_PROVENANCE, NodeParameters
 from d2a2_ros.run import run
+from d2a2_ros.transforms import ExtrinsicsSource
 from d2a2_ros.worker import LatestWorker
 
 _SILENCE = 10.0  # seconds without pairs before the node says what is missing; cameras take a while to start
@@ -41,7 +45,8 @@ class Pair:
 
     color: Image
     depth: Image
-    info: CameraInfo | None
+    color_info: CameraInfo | None
+    depth_info: CameraInfo | None
     epoch: int
 
 
@@ -60,13 +65,17 @@ class UpsampleNode(Node):
         self.upsampler = DepthUpsampler.from_pretrained(
             self.settings.weights, self.settings.device, self.settings.precision, scale=self.settings.scale
         )
+        self.pipeline = DepthPipeline(self.upsampler, self.settings.pipeline(), load_sigma_head(self.settings.weights))
+        self.extrinsics = ExtrinsicsSource(self, self.settings.extrinsics, self.settings.tf_timeout)
         self.statistics = Statistics()
         self.reporter = Reporter(self.get_logger())
-        self._info: CameraInfo | None = None
+        self._infos: dict[str, CameraInfo] = {}
         self._sizes: tuple | None = None
+        self._registration = ""
         self._last_stamp: Time | None = None
         self._newest: Time | None = None  # colour stamp
-        self._late, self._epoch = 0, 0
+        self._late, self._epoch, self._pipeline_epoch = 0, 0, 0
+        self.last: PipelineResult | None = None
         self._quiet_since, self._seen = time.monotonic(), (0, 0, 0)
         self._problem = ""
         self._create_publishers()
@@ -104,6 +113,7 @@ class UpsampleNode(Node):
         self._depth_out = publisher(Image, "depth_upsampled/image_raw")
         self._info_out = publisher(CameraInfo, "depth_upsampled/camera_info")
         self._provenance_out = publisher(Image, "depth_upsampled/provenance")
+        self._sigma_out = publisher(Image, "depth_upsampled/sigma")
         self._cloud_out = publisher(PointCloud2, "depth_upsampled/points")
         self._diagnostics_out = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
 
@@ -120,10 +130,9 @@ class UpsampleNode(Node):
             [self._color, self._depth], self.settings.sync_queue_size, self.settings.sync_slop
         )
         self._sync.registerCallback(self._on_pair)
-        self.create_subscription(CameraInfo, "color/camera_info", self._on_info, **options)
-
-    def _on_info(self, info: CameraInfo) -> None:
-        self._info = info
+        for which in ("color", "depth"):
+            keep = partial(self._infos.__setitem__, which)
+            self.create_subscription(CameraInfo, f"{which}/camera_info", keep, **options)
 
     def _on_color(self, msg: Image) -> None:
         """Counts, and notices that a recording plays again from its start."""
@@ -147,7 +156,7 @@ class UpsampleNode(Node):
         self.get_logger().info(f"{why}; taking stamps as they come again")
 
     def _outputs(self) -> tuple:
-        return self._depth_out, self._info_out, self._provenance_out, self._cloud_out
+        return self._depth_out, self._info_out, self._provenance_out, self._sigma_out, self._cloud_out
 
     # -- from the synchroniser to the worker ---------------------------------------------------------------------
 
@@ -156,7 +165,7 @@ class UpsampleNode(Node):
         self.statistics.count("pairs")
         if not any(publisher.get_subscription_count() for publisher in self._outputs()):
             self.statistics.count("unwanted")
-        elif self._worker.put(Pair(color, depth, self._info, self._epoch)):
+        elif self._worker.put(Pair(color, depth, self._infos.get("color"), self._infos.get("depth"), self._epoch)):
             self.statistics.count("replaced")
 
     def _process(self, pair: Pair) -> None:
@@ -168,11 +177,7 @@ class UpsampleNode(Node):
             self.reporter.report("stale", "dropped a pair whose stamp is not after the last published one")
             return
         try:
-            color = self._read("colour", color_array, pair.color)
-            depth = self._read("depth", depth_array, pair.depth)
-            self._note_changes(color.shape[:2], depth.shape, pair)
-            self.upsampler.max_fill_px = self.settings.max_fill_px
-            result = self.upsampler.upsample(color, depth)
+            result = self._compute(pair)
         except (FrameError, ValueError) as error:
             self._unusable(getattr(error, "cause", str(error)), str(error))
             return
@@ -181,10 +186,41 @@ class UpsampleNode(Node):
         if pair.epoch != self._epoch:  # stamps began anew while it was computed
             self.statistics.count("stale")
             return
-        self._publish(result, color, pair, Header(stamp=stamp.to_msg(), frame_id=pair.color.header.frame_id))
+        self._publish(result, pair.color_info, Header(stamp=stamp.to_msg(), frame_id=pair.color.header.frame_id))
         self._last_stamp = stamp
         age = (self.get_clock().now().nanoseconds - stamp.nanoseconds) * 1e-9
         self.statistics.published(time.monotonic() - started, age)
+
+    def _compute(self, pair: Pair) -> PipelineResult:
+        color = self._read("colour", color_array, pair.color)
+        depth = self._read("depth", depth_array, pair.depth)
+        self._note_changes(color.shape[:2], depth.shape)
+        frames = pair.color.header.frame_id, pair.depth.header.frame_id
+        if pair.epoch != self._pipeline_epoch:
+            self.pipeline.reset()
+            self._pipeline_epoch = pair.epoch
+        self.pipeline.settings = self.settings.pipeline()
+        result = self.pipeline.process(
+            color, depth, self._camera(pair.color_info, color), self._camera(pair.depth_info, depth),
+            self.extrinsics.lookup(*frames), *frames,
+        )  # fmt: skip
+        self.last = result
+        if result.registration != self._registration:
+            self._registration = result.registration
+            self.get_logger().info(result.registration)
+        if frames[0] != frames[1] and "taken as registered" in result.registration:
+            self.reporter.report("frames", result.registration)
+        return result
+
+    def _camera(self, info: CameraInfo | None, image: np.ndarray) -> Camera | None:
+        """The camera of the image that really came; None, and a report, where it is not calibrated."""
+        if info is None:
+            return None
+        try:
+            return camera_from_info(resized_info(info, image.shape[1], image.shape[0], info.header))
+        except ValueError as error:
+            self.reporter.report(f"camera {info.header.frame_id}", f"camera info of '{info.header.frame_id}': {error}")
+            return None
 
     @staticmethod
     def _read(which: str, reader: Callable[[Image], np.ndarray], msg: Image) -> np.ndarray:
@@ -193,35 +229,41 @@ class UpsampleNode(Node):
         except FrameError as error:
             raise FrameError(f"{which} {error.cause}", f"{which}: {error}") from error
 
-    def _publish(self, result: UpsampledDepth, color: np.ndarray, pair: Pair, header: Header) -> None:
+    def _publish(self, result: PipelineResult, info: CameraInfo | None, header: Header) -> None:
         height, width = result.depth.shape
-        if pair.info is None:
+        if info is None:
             self.reporter.report(
                 "info", f"no camera info on {self.resolve_topic_name('color/camera_info')}: depth is published without "
                 "camera info and cloud",
             )  # fmt: skip
-        info = pair.info and resized_info(pair.info, width, height, header)
-        if info and self._cloud_out.get_subscription_count():
-            self._publish_cloud(result, color, info, header)
+        elif self.settings.output_geometry == "rectified":
+            info = info_from_camera(result.camera, header)
+        else:
+            info = resized_info(info, width, height, header)
+        if result.camera and self._cloud_out.get_subscription_count():
+            self._publish_cloud(result, header)
         if self._depth_out.get_subscription_count():
             self._depth_out.publish(depth_message(result.depth, self.settings.output_encoding, header))
         if self._provenance_out.get_subscription_count():
             self._provenance_out.publish(to_message(result.provenance, "mono8", header))
+        if result.sigma is not None and self._sigma_out.get_subscription_count():
+            self._sigma_out.publish(to_message(result.sigma, "32FC1", header))
         if info:
             self._info_out.publish(info)
 
-    def _publish_cloud(self, result: UpsampledDepth, color: np.ndarray, info: CameraInfo, header: Header) -> None:
+    def _publish_cloud(self, result: PipelineResult, header: Header) -> None:
+        depth = result.depth
+        if self.settings.points_provenance != "all":
+            wanted = np.isin(result.provenance, POINTS_PROVENANCE[self.settings.points_provenance])
+            depth = np.where(wanted, depth, np.float32(np.nan))
         stride = self.settings.cloud_stride
-        try:
-            points = back_project(result.depth, camera_from_info(info), stride)
-        except ValueError as error:
-            self.reporter.report("camera", f"no cloud: {error}")
-            return
-        self._cloud_out.publish(cloud_message(points, color[::stride, ::stride], header))
+        thin = np.s_[::stride, ::stride]
+        points = back_project(depth, result.camera, stride)
+        self._cloud_out.publish(cloud_message(points, result.color[thin], result.provenance[thin], header))
 
     # -- faults --------------------------------------------------------------------------------------------------
 
-    def _note_changes(self, color: tuple[int, int], depth: tuple[int, int], pair: Pair) -> None:
+    def _note_changes(self, color: tuple[int, int], depth: tuple[int, int]) -> None:
         """Says what is not an error but is seldom meant."""
         if self._sizes not in (None, (color, depth)):
             (ch, cw), (dh, dw) = self._sizes
@@ -231,13 +273,6 @@ class UpsampleNode(Node):
                 f"{depth[1]}x{depth[0]}; going on with the new ones",
             )
         self._sizes = (color, depth)
-        frames = pair.depth.header.frame_id, pair.color.header.frame_id
-        if frames[0] != frames[1]:
-            self.reporter.report(
-                "frames",
-                f"depth is in frame '{frames[0]}', colour in '{frames[1]}': depth must be registered to the colour camera, "
-                "or its edges will be off (most drivers register on request: see README, Limits)",
-            )
 
     def _unusable(self, cause: str, message: str) -> None:
         self.statistics.count("unusable")
@@ -257,11 +292,13 @@ class UpsampleNode(Node):
         constants = {
             "weights": self.settings.weights, "device": str(self.upsampler.device), "precision": self.upsampler.precision,
         }  # fmt: skip
-        self._diagnostics_out.publish(
-            diagnostic_array(
-                self.get_fully_qualified_name(), self.get_clock().now(), self.statistics, constants, self._problem
-            )
-        )
+        if self.last is not None:
+            constants |= describe(self.last)
+        drift, offset = drift_report(self.pipeline.watchdog, self.settings.drift_threshold_px)
+        if drift:
+            self.reporter.report("drift", drift)
+        name, now, problem = self.get_fully_qualified_name(), self.get_clock().now(), self._problem or drift
+        self._diagnostics_out.publish(diagnostic_array(name, now, self.statistics, constants | offset, problem))
 
     def _what_is_missing(self) -> str:
         """Why no pairs arrived for a while, or nothing."""

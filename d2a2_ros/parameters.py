@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.exceptions import (
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+    ParameterUninitializedException,
+)
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from d2a2_core import Provenance
+from d2a2_core.geometry.plan import REGISTRATIONS
+from d2a2_core.pipeline import GEOMETRIES, RANGES, PipelineSettings
 from d2a2_core.upsampler import PRECISIONS
 from d2a2_core.weights import DEFAULT_WEIGHTS
+
+#: value of points_provenance: what the cloud keeps
+POINTS_PROVENANCE = {
+    "all": tuple(Provenance),
+    "measured": (Provenance.MEASURED,),
+    "refined": (Provenance.MEASURED, Provenance.REFINED),
+    "filled": (Provenance.MEASURED, Provenance.REFINED, Provenance.FILLED),
+}
 
 
 class ParameterError(ValueError):
@@ -28,6 +43,7 @@ class Spec:
     choices: tuple = ()
     bounds: tuple | None = None
     live: bool = False  # may be changed while the node runs
+    type: Parameter.Type | None = None  # of a parameter that need not be set; it has no default then
 
     def descriptor(self) -> ParameterDescriptor:
         """The ROS descriptor, ranges included."""
@@ -78,6 +94,37 @@ SPECS = (
         "stamp_source", "color", "Whose stamp the outputs carry; they are in the colour camera's frame either way.",
         choices=("color", "depth"), live=True,
     ),
+    Spec(
+        "registration", "auto", "Whether depth is brought into the colour camera's view here; auto goes by frame_ids, sizes and "
+        "intrinsics.", choices=REGISTRATIONS,
+    ),
+    Spec(
+        "extrinsics", (), "From the depth to the colour camera, tx ty tz (metres) qx qy qz qw; not set: from TF.",
+        type=Parameter.Type.DOUBLE_ARRAY,
+    ),
+    Spec("tf_timeout", 2.0, "Seconds to wait for the transform between the cameras, once.", bounds=(0.0, 60.0)),
+    Spec(
+        "output_geometry", "raw", "raw: the colour image's own geometry, with its distortion; rectified: without.",
+        choices=GEOMETRIES,
+    ),
+    Spec("min_depth", 0.05, "Measurements nearer than this are rejected, metres.", bounds=(0.0, 1000.0), live=True),
+    Spec("max_depth", 20.0, "Measurements farther than this are rejected, metres.", bounds=(0.0, 1000.0), live=True),
+    Spec("hygiene", True, "Whether flying and stray measurements are rejected.", live=True),
+    Spec(
+        "depth_range", "stable", "What depth is normalised by: stable over time, or each frame's own range.",
+        choices=RANGES, live=True,
+    ),
+    Spec("consistency", True, "Whether the result must reproduce the measurements within the bounds.", live=True),
+    Spec("bound_abs", 0.02, "Bound of consistency, metres.", bounds=(0.0, 10.0), live=True),
+    Spec("bound_rel", 0.02, "Bound of consistency as a share of the depth; the larger counts.", bounds=(0.0, 1.0), live=True),
+    Spec(
+        "points_provenance", "all", "Which points the cloud holds: measured; refined: these and moved edges; filled: these and "
+        "filled holes; all.", choices=tuple(POINTS_PROVENANCE), live=True,
+    ),
+    Spec(
+        "drift_threshold_px", 2.0, "Offset between depth and colour edges, in pixels, above which the calibration is said to "
+        "have drifted; 0 does not watch.", bounds=(0.0, 100.0), live=True,
+    ),
     Spec("threads", 0, "CPU threads of the network; 0 leaves it to torch.", bounds=(0, 256)),
 )  # fmt: skip
 
@@ -93,7 +140,8 @@ class NodeParameters:
         self._node = node
         for spec in SPECS:
             try:
-                spec.check(node.declare_parameter(spec.name, spec.default, spec.descriptor()).value)
+                start = spec.default if spec.type is None else spec.type
+                spec.check(node.declare_parameter(spec.name, start, spec.descriptor()).value)
             except (InvalidParameterTypeException, InvalidParameterValueException) as error:
                 allowed = f" from {spec.bounds[0]} to {spec.bounds[1]}" if spec.bounds else ""
                 raise ParameterError(
@@ -107,7 +155,19 @@ class NodeParameters:
             node.get_logger().warning(f"unknown parameters are ignored: {', '.join(unknown)}; known are {known}")
 
     def __getattr__(self, name: str) -> Any:
-        return self._node.get_parameter(name).value
+        try:
+            return self._node.get_parameter(name).value
+        except ParameterUninitializedException:  # one that need not be set
+            return next(spec.default for spec in SPECS if spec.name == name)
+
+    def pipeline(self) -> PipelineSettings:
+        """The settings of the pipeline as they are now.
+
+        Raises:
+            ValueError: settings that do not go together; the message says which.
+        """
+        values = {f.name: getattr(self, f.name) for f in fields(PipelineSettings) if f.name != "watchdog"}
+        return PipelineSettings(**values, watchdog=self.drift_threshold_px > 0)
 
 
 def _validate(parameters: list[Parameter]) -> SetParametersResult:

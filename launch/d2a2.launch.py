@@ -32,6 +32,12 @@ def generate_launch_description() -> LaunchDescription:
                 default_value=PathJoinSubstitution([CONFIG, "default.yaml"]),
                 description="YAML file with the node's parameters.",
             ),
+            DeclareLaunchArgument(
+                "camera",
+                default_value="",
+                description="Takes topics and parameters of config/cameras: azure_kinect, femto, kinect_v2, ...; other arguments "
+                "win, and so does a params_file.",
+            ),
             DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node and its topics."),
             *(
                 DeclareLaunchArgument(name, default_value=topic, description=f"Topic to use as the node's {topic}.")
@@ -64,6 +70,13 @@ def _node(context: LaunchContext) -> list[Node]:
         overrides["device"] = ParameterValue(LaunchConfiguration("device"), value_type=str)
     if argument("use_sim_time"):
         overrides["use_sim_time"] = ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)
+    config = Path(CONFIG.perform(context))
+    files, topics = [_checked_file(argument("params_file"))], {name: argument(name) for name in TOPICS}
+    if argument("camera"):
+        file, named = _camera(config / "cameras", argument("camera"))
+        # Later files win: the camera over the defaults, the user's own file over the camera.
+        files.insert(len(files) if Path(files[0]) == config / "default.yaml" else 0, file)
+        topics = {name: named[name] if topic == TOPICS[name] else topic for name, topic in topics.items()}
     return [
         Node(
             package="d2a2_ros",
@@ -71,12 +84,20 @@ def _node(context: LaunchContext) -> list[Node]:
             # Named, so that the overrides are for this very node: else a file's own entry for it would win over them.
             name="upsample_node",
             namespace=argument("namespace"),
-            parameters=[_checked_file(argument("params_file"))] + ([overrides] if overrides else []),
-            remappings=[(topic, argument(name)) for name, topic in TOPICS.items()],
+            parameters=files + ([overrides] if overrides else []),
+            remappings=[(TOPICS[name], topic) for name, topic in topics.items()],
             ros_arguments=["--log-level", argument("log_level")],
             output="screen",
         )
     ]
+
+
+def _camera(folder: Path, name: str) -> tuple[str, dict[str, str]]:
+    """Parameter file and topics of a camera that config/cameras knows."""
+    table = yaml.safe_load((folder / "topics.yaml").read_text(encoding="utf-8"))
+    if name not in table:
+        raise RuntimeError(f"camera must be one of {', '.join(sorted(table))}, got '{name}'")
+    return _checked_file(str(folder / f"{name}.yaml")), table[name]
 
 
 def _checked_file(path: str) -> str:

@@ -13,11 +13,12 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from d2a2_core.geometry import Camera
+from d2a2_core.geometry import Camera, Extrinsics
 
 
 class RecordingError(ValueError):
@@ -121,26 +122,31 @@ class Recording:
 
     @property
     def registered(self) -> bool:
-        """Whether depth is in the colour camera's view (no transform given, or the identity)."""
+        """Whether depth is in the colour camera's place (no transform given, or the identity)."""
+        return self.extrinsics is None or self.extrinsics.is_identity()
+
+    @cached_property
+    def extrinsics(self) -> Extrinsics | None:
+        """From the depth to the colour camera: entry ``depth_to_color`` with ``R`` (9 numbers) and ``t`` (3, metres)."""
         pose = (self.calibration or {}).get("depth_to_color")
         if not pose:
-            return True
+            return None
         try:
-            rotation, shift = np.array(pose["R"], float).reshape(9), np.array(pose["t"], float).reshape(3)
+            return Extrinsics(np.array(pose["R"], float).reshape(3, 3), np.array(pose["t"], float).reshape(3))
         except (KeyError, TypeError, ValueError) as error:
             raise RecordingError(
                 f"{self.folder}/calibration.json: entry 'depth_to_color' cannot be used: {error!r}"
             ) from error
-        return bool(np.allclose(rotation, np.eye(3).ravel()) and np.allclose(shift, 0))
 
-    def require_registered(self) -> None:
-        """Raises RecordingError if depth is not in the colour camera's view."""
-        if not self.registered:
-            raise RecordingError(
-                f"{self.folder} holds depth in the depth camera's own view (depth_to_color is not the identity); this version "
-                "upsamples depth that is registered to the colour camera. Register it first, for example with "
-                "depth_image_proc's register node or the camera driver's option"
-            )
+    def views(self) -> dict[str, Any]:
+        """What :meth:`d2a2_core.pipeline.DepthPipeline.process` wants to know of the cameras, as keyword arguments."""
+        return {
+            "color_camera": self.camera("color"),
+            "depth_camera": self.camera("depth"),
+            "extrinsics": self.extrinsics,
+            "color_frame": "color",
+            "depth_frame": "color" if self.registered else "depth",
+        }
 
     def _find(self, kind: str) -> dict[str, Path]:
         files = [p for p in sorted(self.folder.iterdir()) if p.suffix.lower() in (".png", ".jpg", ".jpeg")]

@@ -7,13 +7,18 @@ from typing import Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from PIL import Image, ImageFilter
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from d2a2_core.data.reduction import reduce_depth
-from d2a2_core.data.sensors import random_tof_settings, simulate_tof
+from d2a2_core.data.degradation import degrade, random_settings
+from d2a2_core.data.reduction import reduce_depth, resize
 from d2a2_core.data.shapes import RGBD, sample_scene
 from d2a2_core.depth import fill_holes
+
+_TRIES = 4  # windows drawn of a generated scene
+_EVENTFUL = 0.04  # range of depth over its mean, below which a window is drawn again
 
 
 class SceneSource(Protocol):
@@ -63,6 +68,68 @@ class PairScenes:
         return RGBD(pair.guide, pair.depth)
 
 
+class GeneratedScenes(PairScenes):
+    """Pairs of a generated folder (:class:`d2a2_core.data.scene_folder.GeneratedPairs`): a window of each, never the same.
+
+    Windows without depth (a bare wall) are drawn again, a few times; four in ten are views from further away, reduced by 1.4
+    to 2.2; half get the colours of another camera.
+    """
+
+    def scene(self, index: int, crop: int) -> RGBD:
+        """A (crop, crop) window of pair ``index`` of the endless sequence of epochs."""
+        pair = super().scene(index, crop)
+        rng = np.random.default_rng([self.seed, index, 3])
+        for _ in range(_TRIES):
+            window = random_window(pair, crop, rng)
+            if np.ptp(window.depth) > _EVENTFUL * window.depth.mean():
+                break
+        return RGBD(_recorded(window.color, rng), window.depth) if rng.random() < 0.5 else window
+
+
+class MixedScenes:
+    """Scenes of one source with probability ``share``, else of another.
+
+    Args:
+        first, second: the sources.
+        share: of the first, in [0, 1].
+        seed: of the choice.
+    """
+
+    def __init__(self, first: SceneSource, second: SceneSource, share: float, seed: int) -> None:
+        if not 0 <= share <= 1:
+            raise ValueError(f"expected a share in [0, 1], got {share}")
+        self.first, self.second, self.share, self.seed = first, second, share, seed
+
+    def scene(self, index: int, crop: int) -> RGBD:
+        """Scene ``index`` of whichever source the seed says."""
+        chosen = np.random.default_rng([self.seed, index, 2]).random() < self.share
+        return (self.first if chosen else self.second).scene(index, crop)
+
+
+class DisparityScenes:
+    """Scenes of a source, of which a share has its depth turned into what Middlebury's images hold: large is near.
+
+    z becomes z_min z_max / z, which has the same range and is linear in disparity. No sensor's noise fits such depth: for
+    weights of the clean, bicubic task.
+
+    Args:
+        source: of scenes in metres.
+        share: probability of the turn.
+        seed: of the choice.
+    """
+
+    def __init__(self, source: SceneSource, share: float, seed: int) -> None:
+        self.source, self.share, self.seed = source, share, seed
+
+    def scene(self, index: int, crop: int) -> RGBD:
+        """Scene ``index`` of the source, turned or not."""
+        scene = self.source.scene(index, crop)
+        if np.random.default_rng([self.seed, index, 4]).random() >= self.share:
+            return scene
+        product = scene.depth.min() * scene.depth.max()
+        return RGBD(scene.color, (product / scene.depth).astype(np.float32))
+
+
 class TrainingBatches(Dataset):
     """Batches by number: a dict of ``guide`` (B, 3, P, P) in [0, 1], ``lr`` (B, 1, P/s, P/s), ``hr`` (B, 1, P, P).
 
@@ -78,8 +145,9 @@ class TrainingBatches(Dataset):
         rank, world: this process and the number of processes of a distributed run, which share each batch number.
         range_jitter: probability of the wider range.
         misalign: probability of a depth map that is slightly soft and off its colour, as captured depth is.
-        sensor: probability of an LR as a time-of-flight camera gives it (:mod:`d2a2_core.data.sensors`): noise, mixed edges,
-            holes (filled as :class:`d2a2_core.DepthUpsampler` does), a view that is off by some pixels; normalised by its
+        sensor: probability of an LR, and a colour image, as a depth camera of random quality gives them
+            (:mod:`d2a2_core.data.degradation`): noise, mixed edges, holes (filled as :class:`d2a2_core.DepthUpsampler`
+            does), ratios beside the scale, a view that is off by some pixels, dim or compressed colour; normalised by its
             own range. Else the LR is the bicubic reduction.
     """
 
@@ -111,13 +179,13 @@ class TrainingBatches(Dataset):
     def _sample(self, index: int, scale: int) -> dict[str, np.ndarray]:
         rng = np.random.default_rng([self.seed, index, 1])
         scene = random_crop(self.source.scene(index, self.crop), self.crop, rng)
-        depth = scene.depth
+        color, depth = scene.color, scene.depth
         if not np.isfinite(depth).all():
             raise ValueError(f"scene {index} has invalid depth, expected finite values; fill or leave out such pairs")
         if rng.random() < self.misalign:
             depth = misaligned(depth, rng)
         if self.sensor and rng.random() < self.sensor:
-            lr, lo, hi = sensor_depth(scene.color, depth, scale, rng)
+            color, lr, lo, hi = sensor_depth(color, depth, scale, rng)
             # What the sensor lost altogether cannot be learnt, and would outweigh everything else in a squared loss.
             depth = np.clip(depth, lo - 0.2 * (hi - lo), hi + 0.2 * (hi - lo))
         else:
@@ -128,10 +196,39 @@ class TrainingBatches(Dataset):
             lo -= rng.random() * (wide - span)
             span = wide
         return {
-            "guide": np.ascontiguousarray(scene.color.transpose(2, 0, 1)).astype(np.float32) / 255,
+            "guide": np.ascontiguousarray(color.transpose(2, 0, 1)).astype(np.float32) / 255,
             "lr": (lr[None] - lo) / np.float32(span),
             "hr": (depth[None] - lo) / np.float32(span),
         }
+
+
+def random_window(scene: RGBD, crop: int, rng: np.random.Generator, zoom: float = 0.4) -> RGBD:
+    """A (crop, crop) window; with probability ``zoom`` one up to 2.2 times as large, reduced to that size.
+
+    Colour is reduced by area, depth to the pixel nearest each centre, as a camera further away would see them.
+    """
+    height, width = scene.depth.shape
+    factor = rng.uniform(1.4, 2.2) if rng.random() < zoom else 1.0
+    side = min(round(crop * factor), height, width)
+    top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
+    window = np.s_[top : top + side, left : left + side]
+    color, depth = scene.color[window], scene.depth[window]
+    if side != crop:
+        color = np.asarray(Image.fromarray(color).resize((crop, crop), Image.Resampling.BOX))
+        depth = resize(depth, (crop, crop), "nearest")
+    return RGBD(color, depth)
+
+
+def _recorded(color: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """uint8 colour (H, W, 3) with another exposure, white balance and gamma, slightly blurred and noisy."""
+    if rng.random() < 0.5:
+        color = np.asarray(Image.fromarray(color).filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.0))))
+    gain = np.exp(rng.normal(0, 0.25)) * np.exp(rng.normal(0, 0.06, 3))
+    if rng.random() < 0.25:  # a dim room, as in Lu's images
+        gain = gain * rng.uniform(0.15, 0.6)
+    light = np.minimum((color / np.float32(255)) ** np.float32(np.exp(rng.normal(0, 0.25))) * gain, 1)
+    noise = rng.standard_normal(color.shape, np.float32) * np.float32(rng.uniform(0, 5))
+    return np.clip(255 * light + noise + 0.5, 0, 255).astype(np.uint8)
 
 
 def random_crop(scene: RGBD, crop: int, rng: np.random.Generator) -> RGBD:
@@ -151,18 +248,16 @@ def random_crop(scene: RGBD, crop: int, rng: np.random.Generator) -> RGBD:
 
 def sensor_depth(
     color: np.ndarray, depth: np.ndarray, scale: int, rng: np.random.Generator
-) -> tuple[np.ndarray, float, float]:
-    """LR (H / s, W / s) metres of a random ToF camera, holes filled, and the range of what it measured."""
-    shift = rng.integers(-3, 4, 2) if rng.random() < 0.4 else (0, 0)  # extrinsics are never perfect
-    seen = np.pad(depth, 3, mode="edge")[3 + shift[0] :, 3 + shift[1] :][: depth.shape[0], : depth.shape[1]]
-    size = (depth.shape[0] // scale, depth.shape[1] // scale)
-    lr = simulate_tof(seen, size, rng, rgb=color, **random_tof_settings(rng))
+) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """Colour and LR (H / s, W / s) metres of a random pair of cameras, holes filled; and the range of what was measured."""
+    seen, lr = degrade(color, depth, scale, rng, random_settings(rng))
     valid = np.isfinite(lr)
     if valid.mean() < 0.2:  # nothing to learn from
         lr = reduce_depth(depth, scale)
         valid = np.ones_like(lr, bool)
-    filled = fill_holes(torch.from_numpy(np.array(lr))[None, None])[0, 0].numpy()
-    return filled, float(lr[valid].min()), float(lr[valid].max())
+    guide = torch.from_numpy(np.array(seen)).permute(2, 0, 1)[None].float() / 255
+    filled = fill_holes(torch.from_numpy(np.array(lr))[None, None], F.avg_pool2d(guide, scale))[0, 0].numpy()
+    return seen, filled, float(lr[valid].min()), float(lr[valid].max())
 
 
 def misaligned(depth: np.ndarray, rng: np.random.Generator) -> np.ndarray:

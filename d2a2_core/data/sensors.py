@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from scipy import ndimage, special
 
+from d2a2_core.data.reduction import resize
+
 _UNAMBIGUOUS_M = (
     15.0  # c / (2 f) at 10 MHz: far beyond a room, so a mixed phase lies between the depths that were mixed
 )
@@ -32,6 +34,7 @@ OFF: dict[str, Any] = {
     "edge_holes": 0.0,
     "blob_holes": 0.0,
     "dark_holes": 0.0,
+    "shiny_holes": 0.0,
     "grazing_holes": 0.0,
     "hexagonal_view": False,
 }
@@ -43,6 +46,7 @@ def simulate_tof(
     rng: np.random.Generator,
     *,
     rgb: np.ndarray | None = None,
+    reduction: str = "area",
     flying_pixels: float = 0.5,
     noise: tuple[float, float] = (0.001, 0.0008),
     lateral_jitter: float = 0.25,
@@ -53,6 +57,8 @@ def simulate_tof(
     blob_radius: float = 2.0,
     dark_holes: float = 0.5,
     dark_luma: float = 0.03,
+    shiny_holes: float = 0.0,
+    shiny_luma: float = 0.8,
     grazing_holes: float = 0.0,
     grazing_degrees: float = 80.0,
     focal_px: float | None = None,
@@ -64,7 +70,9 @@ def simulate_tof(
     Args:
         depth_hr: (H, W) float, metres, NaN invalid.
         size: (h, w) of the result; H / h and W / w must be integers.
-        rgb: (H, W, 3) uint8 picture of the same view, for the reflected amplitude and `dark_holes`.
+        rgb: (H, W, 3) uint8 picture of the same view, for the reflected amplitude, `dark_holes` and `shiny_holes`.
+        reduction: "area" is the mean of the cell; "bicubic" or "nearest" take :func:`~.reduction.resize`'s instead, without
+            `lateral_jitter`, and fall back to the mean where `depth_hr` has invalid pixels.
         flying_pixels: at pixels with a depth edge beside them, how far the value moves from the mean of the cell
             towards the phase mixture of a neighbourhood one cell wider, weighted by the returned light; 0 to 1.
         noise: (a, b) of the axial noise, Gaussian with sigma = a + b z^2 metres.
@@ -73,6 +81,7 @@ def simulate_tof(
         edge_holes: probability that a pixel on a depth edge (second difference over `edge_step_m` metres) is lost.
         blob_holes, blob_radius: mean number of round holes (Poisson) and their mean radius in LR pixels.
         dark_holes, dark_luma: probability of loss of a black pixel, falling to 0 at luma `dark_luma` (linear, 0 to 1).
+        shiny_holes, shiny_luma: probability of loss of a glaring pixel, falling to 0 at luma `shiny_luma`.
         grazing_holes, grazing_degrees: probability of loss of a surface seen at more than `grazing_degrees` off its normal.
         focal_px: focal length in HR pixels, needed by `grazing_holes`; the principal point is taken as the centre.
         hexagonal_view: blank the corners outside the largest hexagon with its corners on the left and right border.
@@ -87,7 +96,7 @@ def simulate_tof(
     depth_hr = np.asarray(depth_hr, np.float64)
     cell = _cell(depth_hr.shape, size)
     for name, value in {"flying_pixels": flying_pixels, "edge_holes": edge_holes, "dark_holes": dark_holes,
-                        "grazing_holes": grazing_holes, "min_valid": min_valid}.items():  # fmt: skip
+                        "shiny_holes": shiny_holes, "grazing_holes": grazing_holes, "min_valid": min_valid}.items():  # fmt: skip
         if not 0.0 <= value <= 1.0:
             raise ValueError(f"expected {name} in [0, 1], got {value}")
     negative = {
@@ -111,6 +120,8 @@ def simulate_tof(
 
     rows, columns = _sample_places(depth_hr.shape, size, cell, lateral_jitter, rng)
     depth = _cell_mean(depth_hr[rows, columns], min_valid)
+    if reduction != "area" and np.isfinite(depth_hr).all():
+        depth = resize(depth_hr, size, reduction).astype(np.float64)
     step = _step(depth)
     if flying_pixels > 0:
         mixed = _phase_mixture(depth_hr, luma, size, cell)
@@ -124,6 +135,9 @@ def simulate_tof(
     if luma is not None and dark_holes > 0:
         seen = luma[rows, columns].mean(axis=-1)
         lost |= _patchy(size, rng) < dark_holes * np.clip(1 - seen / dark_luma, 0, 1)
+    if luma is not None and shiny_holes > 0:
+        seen = luma[rows, columns].mean(axis=-1)
+        lost |= _patchy(size, rng) < shiny_holes * np.clip((seen - shiny_luma) / (1 - shiny_luma), 0, 1)
     if grazing_holes > 0:
         angle = _incidence_degrees(
             _cell_mean(depth_hr[rows, columns], min_valid), float(focal_px) / cell[1], float(focal_px) / cell[0]

@@ -1,16 +1,28 @@
-"""What happens to a depth map around the network: validity, regridding, hole filling, normalisation."""
+"""What happens to a depth map around the network: validity, hygiene, regridding, filling,
+normalisation, and agreement with the measurements."""
 
+from d2a2_core.depth.consistency import BOUND_ABS_M, BOUND_REL, away_from_edges, enforce_measurements, refined_mask
 from d2a2_core.depth.holes import fill_holes, within_distance
-from d2a2_core.depth.normalisation import DepthRange, valid_range
+from d2a2_core.depth.hygiene import flying_pixels, outside_limits, stray_pixels
+from d2a2_core.depth.normalisation import DepthRange, StableRange, valid_range
 from d2a2_core.depth.resample import nearest_pixel, regrid
 from d2a2_core.depth.validity import invalid_to_nan
 
 __all__ = [
+    "BOUND_ABS_M",
+    "BOUND_REL",
     "DepthRange",
+    "StableRange",
+    "away_from_edges",
+    "enforce_measurements",
     "fill_holes",
+    "flying_pixels",
     "invalid_to_nan",
     "nearest_pixel",
+    "outside_limits",
+    "refined_mask",
     "regrid",
+    "stray_pixels",
     "valid_range",
     "within_distance",
 ]

@@ -6,15 +6,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_REACH = 6  # pixels around a hole's pixel in which a measurement of its colour is looked for
+_SIGMA_SPACE, _SIGMA_COLOR = 4.0, 0.15  # pixels; RGB in [0, 1]
 
-def fill_holes(depth: Tensor) -> Tensor:
+
+def fill_holes(depth: Tensor, guide: Tensor | None = None) -> Tensor:
     """Fills every NaN from the measurements around it, coarse to fine; measurements stay as they are.
 
     A pyramid of masked means: each level halves the one below and averages its valid pixels only; on the way back each
     hole takes the next coarser level's value. All vectorised, about four times the cost of one pass over the image.
 
+    With a guide, a pixel near measurements takes the value of the one that is nearest to it in place and colour together, so
+    that a hole between two surfaces is divided where the colour changes, and holds no depth in between.
+
     Args:
         depth: (B, 1, h, w) float, NaN where invalid.
+        guide: (B, 3, h, w) RGB in [0, 1] of the same grid, or None.
 
     Returns:
         (B, 1, h, w) without NaN; an image without any valid pixel is filled with 0.
@@ -34,7 +41,34 @@ def fill_holes(depth: Tensor) -> Tensor:
         coarse = F.interpolate(filled, scale_factor=2, mode="bilinear", align_corners=False)
         coarse = coarse[..., : value.shape[-2], : value.shape[-1]]
         filled = torch.where(weight > 0, value, coarse)
-    return filled
+    return filled if guide is None else _take_nearest(filled, valid, guide)
+
+
+def _take_nearest(filled: Tensor, valid: Tensor, guide: Tensor) -> Tensor:
+    """``filled`` with each pixel near measurements replaced by the one most like it in place and colour."""
+    batch, row, col = torch.nonzero((within_distance(valid, _REACH) & ~valid)[:, 0], as_tuple=True)
+    if not len(batch):
+        return filled
+    height, width = filled.shape[-2:]
+    depths, known, colors = filled.flatten(), valid.flatten(), guide.permute(0, 2, 3, 1).reshape(-1, 3)
+    here = (batch * height + row) * width + col
+    own = colors[here]
+    best = torch.full(here.shape, -torch.inf, device=filled.device)
+    value = depths[here]
+    for dy in range(-_REACH, _REACH + 1):
+        for dx in range(-_REACH, _REACH + 1):
+            distance = dy * dy + dx * dx
+            if not 0 < distance <= _REACH * _REACH:
+                continue
+            inside = (row + dy >= 0) & (row + dy < height) & (col + dx >= 0) & (col + dx < width)
+            there = torch.where(inside, here + dy * width + dx, here)  # a hole itself: not known
+            likeness = -distance / (2 * _SIGMA_SPACE**2) - (colors[there] - own).square().sum(1) / (2 * _SIGMA_COLOR**2)
+            better = known[there] & (likeness > best)
+            best = torch.where(better, likeness, best)
+            value = torch.where(better, depths[there], value)
+    out = filled.clone()
+    out.view(-1)[here] = value
+    return out
 
 
 def within_distance(seeds: Tensor, radius: float) -> Tensor:

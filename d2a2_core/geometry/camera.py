@@ -69,6 +69,21 @@ class Camera:
             cx=(self.cx + 0.5) * sx - 0.5, cy=(self.cy + 0.5) * sy - 0.5,
         )  # fmt: skip
 
+    def reduced(self, scale: int) -> Camera:
+        """The camera of the network's LR grid: one cell per ``scale`` x ``scale`` pixels from the top left corner on.
+
+        The size is rounded up, so the last cells may stick out of the image.
+
+        Raises:
+            ValueError: a scale that is not a whole number of at least 1.
+        """
+        if not (scale >= 1 and scale == int(scale)):
+            raise ValueError(f"expected a whole scale of at least 1, got {scale}; use resized for other ratios")
+        return replace(
+            self, width=-(-self.width // int(scale)), height=-(-self.height // int(scale)),
+            fx=self.fx / scale, fy=self.fy / scale, cx=(self.cx + 0.5) / scale - 0.5, cy=(self.cy + 0.5) / scale - 0.5,
+        )  # fmt: skip
+
     def project(self, points: np.ndarray) -> np.ndarray:
         """Pixels (..., 2) of points (..., 3) in metres in the camera's frame, z > 0."""
         x, y = points[..., 0] / points[..., 2], points[..., 1] / points[..., 2]

@@ -54,6 +54,9 @@ class D2A2Lite(nn.Module):
         channels: C of all features.
         blocks: residual blocks of the shallow depth features.
         groups: offset groups of the deformable convolutions.
+        back_projections: times that what the bicubic reduction of the result lacks of the input is added to it (Irani and
+            Peleg, "Improving resolution by image registration", 1991). For inputs that are such a reduction, without
+            noise; 0 for a sensor's.
         backend: of the deformable convolution, see :mod:`d2a2_core.network.deformable`.
     """
 
@@ -63,6 +66,7 @@ class D2A2Lite(nn.Module):
         channels: int = 48,
         blocks: int = 4,
         groups: int = 8,
+        back_projections: int = 0,
         backend: str = "auto",
     ) -> None:
         super().__init__()
@@ -71,7 +75,9 @@ class D2A2Lite(nn.Module):
         self.scales = tuple(sorted(scales))
         self.config: dict[str, Any] = {
             "model": "d2a2-lite", "scales": list(self.scales), "channels": channels, "blocks": blocks, "groups": groups,
+            "back_projections": back_projections,
         }  # fmt: skip
+        self.back_projections = back_projections
         self.guide_head = nn.Sequential(
             nn.PixelUnshuffle(4), conv3x3(48, channels), nn.ReLU(), conv3x3(channels, channels)
         )
@@ -90,6 +96,7 @@ class D2A2Lite(nn.Module):
     def forward(self, guide: Tensor, lr: Tensor) -> Tensor:
         """As :meth:`D2A2.forward`: guide (B, 3, H, W) in [0, 1], lr (B, 1, H/s, W/s) in [0, 1] -> (B, 1, H, W)."""
         scale = check_inputs(guide, lr, self.scales)
+        measured = lr
         for stage in self.stages:
             stage.mfa.gate.norm.index = self.scales.index(scale)
         if scale > 4:
@@ -100,7 +107,17 @@ class D2A2Lite(nn.Module):
             if i:
                 level = self.guide_levels[i - 1](level)
             depth = refine(stage(level, depth))
-        return self.tail(depth) + F.interpolate(lr, scale_factor=4, mode="bicubic", align_corners=False)
+        hr = self.tail(depth) + F.interpolate(lr, scale_factor=4, mode="bicubic", align_corners=False)
+        for _ in range(self.back_projections):
+            hr = back_project_residual(hr, measured)
+        return hr
+
+
+def back_project_residual(hr: Tensor, lr: Tensor) -> Tensor:
+    """hr (B, 1, H, W) plus the bicubic enlargement of what its antialiased bicubic reduction lacks of lr (B, 1, h, w)."""
+    hr, lr = hr.float(), lr.float()
+    reduced = F.interpolate(hr, size=lr.shape[-2:], mode="bicubic", antialias=True, align_corners=False)
+    return hr + F.interpolate(lr - reduced, size=hr.shape[-2:], mode="bicubic", align_corners=False)
 
 
 MODELS = {"d2a2": D2A2, "d2a2-lite": D2A2Lite}

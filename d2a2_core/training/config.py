@@ -19,13 +19,17 @@ class TrainConfig:
     model: dict[str, Any] = field(default_factory=lambda: {"model": "d2a2", "scale": 4})
     init: str = ""  # weights to start from: a shipped name or a path ("" = random); another scale's will do
     # what it is trained on
-    data: str = "nyuv2"  # nyuv2 (needs root) | shapes (generated on the fly)
-    root: str = ""  # folder of the data set
+    data: str = "nyuv2"  # nyuv2, generated (both need root) | shapes (made on the fly) | mixed (generated and shapes)
+    root: str = ""  # folder of the data set; of generated scenes also several, with commas between them
+    rooms_share: float = 0.5  # mixed: probability that a sample comes from root, not from shapes
     scales: tuple[int, ...] = (4,)  # one is drawn per batch
     crop: int = 256
     range_jitter: float = 0.0  # probability of normalising by a wider range than the crop's own
     misalign: float = 0.0  # probability of a soft, shifted depth map
-    sensor: float = 0.0  # probability of an LR with a time-of-flight camera's noise, mixed edges and holes
+    sensor: float = 0.0  # probability of an LR with a depth camera's noise, mixed edges and holes, colour degraded too
+    disparity: float = (
+        0.0  # probability of depth turned into disparity, large is near, as Middlebury's is (not for sensor)
+    )
     seed: int = 0
     # how
     batch_size: int = 4  # over all processes
@@ -116,7 +120,7 @@ def _check(config: TrainConfig) -> None:
         "schedule": ("fixed", "cosine"),
         "precision": ("float32", "bf16", "fp16"),
         "device": ("auto", "cpu", "cuda"),
-        "data": ("nyuv2", "shapes"),
+        "data": ("nyuv2", "shapes", "generated", "mixed"),
     }
     for name, allowed in choices.items():
         if getattr(config, name) not in allowed:
@@ -131,6 +135,6 @@ def _check(config: TrainConfig) -> None:
     fitting = model.get("scales", SCALES) if model.get("model") == "d2a2-lite" else [model.get("scale", 4)]
     if not config.scales or not set(config.scales) <= set(fitting):
         raise ValueError(f"setting 'scales' {list(config.scales)} do not fit the model {model}")
-    for name in ("ema", "range_jitter", "misalign", "sensor"):
+    for name in ("ema", "rooms_share", "range_jitter", "misalign", "sensor", "disparity"):
         if not 0 <= getattr(config, name) <= 1:
             raise ValueError(f"setting {name!r} must be in [0, 1], got {getattr(config, name)}")

@@ -141,6 +141,21 @@ def test_resized_known_answer_and_back():
     assert (again.fx, again.fy, again.cx, again.cy) == (500.0, 510.0, 319.5, 239.5)
 
 
+@pytest.mark.parametrize(("scale", "size"), [(1, (64, 48)), (4, (16, 12)), (5, (13, 10)), (16, (4, 3)), (100, (1, 1))])
+def test_reduced_has_cells_of_whole_pixels(camera, scale, size):
+    """Cell (i, j) is made of pixels i s to i s + s - 1; the last cells may stick out of the image."""
+    small, points = camera.reduced(scale), some_points()
+    assert (small.width, small.height) == size
+    np.testing.assert_allclose(small.project(points), (camera.project(points) + 0.5) / scale - 0.5, atol=1e-9)
+    assert camera.reduced(1) == camera
+
+
+@pytest.mark.parametrize("scale", [0, -2, 2.5, np.nan])
+def test_reduced_by_no_scale(camera, scale):
+    with pytest.raises(ValueError, match="expected a whole scale of at least 1, got"):
+        camera.reduced(scale)
+
+
 def test_distorted():
     assert not PLAIN.distorted
     assert not CAMERAS["none"].distorted

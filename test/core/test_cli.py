@@ -35,7 +35,7 @@ def test_upsample_two_files(tmp_path, tiny):
     assert (result[:, 28:] == 0).all()
     provenance = np.asarray(Image.open(out / "a.provenance.png"))
     np.testing.assert_array_equal(np.unique(provenance[:, :24]), [1])
-    np.testing.assert_array_equal(np.unique(provenance[:, 24:28]), [2])
+    np.testing.assert_array_equal(np.unique(provenance[:, 24:28]), [3])
     np.testing.assert_array_equal(np.unique(provenance[:, 28:]), [0])
 
 

@@ -88,6 +88,35 @@ def test_a_hole_takes_the_depth_of_its_own_side():
     assert (filled[..., 10:12, 28:30] - 4).abs().max() < 1e-6
 
 
+@pytest.mark.parametrize("size", [(16, 16), (13, 21), (1, 9), (2, 3), (40, 7)], ids=str)
+def test_guided_filling_is_its_definition(size):
+    """A plain loop over all pairs: the measurement that is most alike in place and colour, within six pixels."""
+    depth = holey(size, 0.7, seed=3, batch=2)
+    guide = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(4))
+    out, plain = fill_holes(depth, guide), fill_holes(depth)
+    for b, v, u in np.ndindex(2, *size):
+        if torch.isfinite(depth[b, 0, v, u]):
+            assert out[b, 0, v, u] == depth[b, 0, v, u]
+            continue
+        candidates = []
+        for y, x in np.ndindex(*size):
+            distance = (y - v) ** 2 + (x - u) ** 2
+            if distance <= 36 and torch.isfinite(depth[b, 0, y, x]):
+                color = float((guide[b, :, y, x] - guide[b, :, v, u]).square().sum())
+                candidates.append((distance / 32 + color / 0.045, float(depth[b, 0, y, x])))
+        assert float(out[b, 0, v, u]) == (min(candidates)[1] if candidates else float(plain[b, 0, v, u]))
+
+
+def test_a_hole_is_divided_where_the_colour_changes():
+    depth = torch.ones(1, 1, 12, 20)
+    depth[..., 10:] = 3.0
+    whole = depth.clone()
+    depth[..., 6:13] = torch.nan  # more of the near side is missing than of the far one
+    guide = (whole > 2).float().expand(-1, 3, -1, -1)
+    assert torch.equal(fill_holes(depth, guide), whole)
+    assert not torch.equal(fill_holes(depth), whole)
+
+
 # --- distance ---------------------------------------------------------------------------------------------------------
 
 

@@ -126,7 +126,7 @@ def test_cameras(tmp_path):
         (None, True),
         (POSE, True),
         ({**POSE, "t": [0.03, 0, 0]}, False),
-        ({**POSE, "R": [0, 1, 0, 1, 0, 0, 0, 0, 1]}, False),
+        ({**POSE, "R": [0, -1, 0, 1, 0, 0, 0, 0, 1]}, False),
     ],
 )
 def test_registered(tmp_path, pose, registered):

@@ -8,7 +8,17 @@ import torch
 from PIL import Image
 
 from d2a2_core.data.reduction import reduce_depth, resize
-from d2a2_core.data.sampling import PairScenes, ShapeScenes, TrainingBatches, misaligned, random_crop
+from d2a2_core.data.sampling import (
+    DisparityScenes,
+    GeneratedScenes,
+    MixedScenes,
+    PairScenes,
+    ShapeScenes,
+    TrainingBatches,
+    misaligned,
+    random_crop,
+    random_window,
+)
 from d2a2_core.data.shapes import RGBD
 
 
@@ -193,5 +203,57 @@ def test_sensor_batches_are_repeatable_finite_and_in_the_range_of_what_was_measu
     assert torch.allclose(lo, torch.zeros(3), atol=1e-5)
     assert torch.allclose(hi, torch.ones(3), atol=1e-5)
     clean = TrainingBatches(ShapeScenes(3), (4,), 64, 3, seed=5)[2]
-    assert torch.equal(clean["guide"], first["guide"])
+    for sharp, seen in zip(clean["guide"], first["guide"], strict=True):  # the same window, its colours degraded
+        assert torch.corrcoef(torch.stack((sharp.flatten(), seen.flatten())))[0, 1] > 0.7
     assert (clean["lr"] - first["lr"]).abs().max() > 0.05
+
+
+def test_windows_keep_colour_and_depth_together_at_every_zoom():
+    rows, cols = np.mgrid[:100, :120]
+    scene = RGBD(
+        np.stack((2 * rows, 2 * cols, 0 * rows), -1).astype(np.uint8), (1 + rows + 1000.0 * cols).astype(np.float32)
+    )
+    steps = []
+    for seed in range(40):
+        made = random_window(scene, 32, np.random.default_rng(seed), zoom=0.5)
+        assert made.color.shape == (32, 32, 3)
+        row, col = (made.depth - 1) % 1000, (made.depth - 1) // 1000
+        assert (
+            np.abs(made.color[..., 0] / 2 - row).max() <= 1.25
+        )  # the mean colour of up to 3 pixels beside a pixel's depth
+        assert np.abs(made.color[..., 1] / 2 - col).max() <= 1.25
+        steps.append(float(row[-1, 0] - row[0, 0]) / 31)
+    assert 5 < sum(step == 1 for step in steps) < 35
+    assert 1.9 < max(steps) <= 2.25
+
+
+def test_generated_scenes_avoid_bare_walls_and_vary_with_every_epoch():
+    depth = np.full((120, 160), 2.0, np.float32)
+    depth[:, 80:] = 3.0
+    source = GeneratedScenes([Pair(np.full((120, 160, 3), 90, np.uint8), depth)], seed=2)
+    made = [source.scene(i, 32) for i in range(40)]
+    eventful = np.mean([np.ptp(scene.depth) > 0 for scene in made])
+    assert eventful > 0.55  # one window has the edge with p of about 0.3, one of four with 0.76
+    assert len({scene.color.tobytes() for scene in made}) > 15
+    np.testing.assert_array_equal(source.scene(7, 32).depth, made[7].depth)
+
+
+def test_mixed_scenes_come_from_both_in_the_given_share():
+    sources = [PairScenes([traceable(number)], 0) for number in (3, 8)]
+    for share in (0.0, 0.3, 1.0):
+        mixed = MixedScenes(*sources, share, seed=5)
+        first = np.mean([mixed.scene(i, 16).color[0, 0, 2] == 3 for i in range(300)])
+        assert first == pytest.approx(share, abs=0.08)
+    with pytest.raises(ValueError, match="share"):
+        MixedScenes(*sources, 1.5, seed=5)
+
+
+def test_disparity_turns_depth_around_within_its_range():
+    plain = PairScenes([traceable(1)], 0).scene(0, 16)
+    turned = DisparityScenes(PairScenes([traceable(1)], 0), 1.0, 0).scene(0, 16)
+    np.testing.assert_array_equal(turned.color, plain.color)
+    assert (turned.depth.min(), turned.depth.max()) == pytest.approx((plain.depth.min(), plain.depth.max()), rel=1e-6)
+    ratio = turned.depth * plain.depth
+    np.testing.assert_allclose(ratio, ratio[0, 0], rtol=1e-5)
+    half = DisparityScenes(PairScenes([traceable(1)], 0), 0.5, 0)
+    assert 20 < sum((half.scene(i, 16).depth == plain.depth).all() for i in range(60)) < 40

@@ -64,6 +64,7 @@ class Bench:
                 ("color/image_raw", Image),
                 ("depth/image_raw", Image),
                 ("color/camera_info", CameraInfo),
+                ("depth/camera_info", CameraInfo),
             )
         }
         self.warnings = []

@@ -16,6 +16,7 @@ rclpy = pytest.importorskip("rclpy")
 from launch.launch_description_sources import get_launch_description_from_python_launch_file  # noqa: E402
 
 NODE_ARGUMENTS = {
+    "camera",
     "params_file", "namespace", "color_image", "color_info", "depth_image", "depth_info", "device", "use_sim_time",
     "log_level",
 }  # fmt: skip

@@ -1,0 +1,161 @@
+"""Which of a bag's topics are the colour and the depth camera: as the user says, else by type, encoding and name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from d2a2_core.bag.storage import BagError, messages, typestore
+from d2a2_core.data.encodings import COLOR_ENCODINGS, DEPTH_ENCODINGS, is_compressed_depth
+
+IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+INFO = "sensor_msgs/msg/CameraInfo"
+
+_REGISTERED = ("aligned", "registered", "depth_to_rgb", "depth_to_color", "depth_to_colour")
+_COLOR_NAMES = ("rgb", "color", "colour")
+_NEITHER = ("infra", "/ir/", "/ir_", "confidence", "disparity", "fisheye")  # images, but of no use here
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An image topic: its connections, and what the encoding of its first readable message makes it ("color", "depth")."""
+
+    topic: str
+    msgtype: str
+    encoding: str
+    kind: str
+    frame_id: str
+    connections: tuple
+
+    @property
+    def registered(self) -> bool:
+        """Whether its name says that the depth is in the colour camera's view."""
+        return any(word in self.topic.lower() for word in _REGISTERED)
+
+    def __str__(self) -> str:
+        return f"{self.topic} ({self.encoding})"
+
+
+@dataclass(frozen=True)
+class Topics:
+    """The choice; the infos are topic names, or None where the bag has none."""
+
+    color: Candidate
+    depth: Candidate
+    color_info: str | None
+    depth_info: str | None
+
+    def describe(self) -> str:
+        """One line per choice, for the user."""
+        registered = ", registered by its name" if self.depth.registered else ""
+        return (
+            f"colour {self.color}, frame '{self.color.frame_id}'\ndepth  {self.depth}, frame '{self.depth.frame_id}'"
+            f"{registered}\ncamera info: colour {self.color_info or 'none'}, depth {self.depth_info or 'none'}"
+        )
+
+
+def choose_topics(
+    reader: Any, color: str | None, depth: str | None, color_info: str | None, depth_info: str | None
+) -> Topics:
+    """Takes the topics that are given, and guesses the others.
+
+    Raises:
+        BagError: a topic that is not there or of another type, none to choose, or several that are as good.
+    """
+    candidates = list(_candidates(reader))
+    chosen_depth = _choose("depth", depth, candidates, _depth_rank, color)
+    chosen_color = _choose("color", color, candidates, _color_rank, chosen_depth.topic)
+    if chosen_color.topic == chosen_depth.topic:
+        raise BagError(f"{chosen_color.topic} was given for colour and for depth")
+    return Topics(
+        chosen_color, chosen_depth, _info(reader, color_info, chosen_color), _info(reader, depth_info, chosen_depth)
+    )
+
+
+def _candidates(reader: Any) -> Iterable[Candidate]:
+    by_topic: dict[str, list] = {}
+    for connection in reader.connections:
+        if connection.msgtype in (IMAGE, COMPRESSED) and connection.msgcount:
+            by_topic.setdefault(connection.topic, []).append(connection)
+    for topic, connections in by_topic.items():
+        for _, (connection, _, raw) in zip(range(5), messages(reader, connections), strict=False):
+            try:
+                msg = typestore().deserialize_cdr(raw, connection.msgtype)
+            except Exception:  # damaged; the next one may do
+                continue
+            encoding = msg.encoding if connection.msgtype == IMAGE else msg.format
+            yield Candidate(
+                topic, connection.msgtype, encoding, _kind(topic, connection.msgtype, encoding), msg.header.frame_id,
+                tuple(connections),
+            )  # fmt: skip
+            break
+
+
+def _kind(topic: str, msgtype: str, encoding: str) -> str:
+    name = topic.lower()
+    if any(word in name for word in _NEITHER):
+        return ""
+    if msgtype == COMPRESSED:
+        if is_compressed_depth(encoding) or encoding.startswith(DEPTH_ENCODINGS):
+            return "depth"
+        return "color" if any(word in encoding.lower() for word in ("jpeg", "jpg", "png")) else ""
+    if encoding == "mono16":  # infrared images are mono16 too
+        return "depth" if "depth" in name else ""
+    return "depth" if encoding in DEPTH_ENCODINGS else "color" if encoding in COLOR_ENCODINGS else ""
+
+
+def _depth_rank(c: Candidate) -> tuple:
+    return c.registered, "depth" in c.topic.lower(), c.msgtype == IMAGE
+
+
+def _color_rank(c: Candidate) -> tuple:
+    name = c.topic.lower()
+    return any(word in name for word in _COLOR_NAMES), not c.encoding.startswith("mono"), c.msgtype == IMAGE
+
+
+def _choose(kind: str, given: str | None, all_: list[Candidate], rank: Callable, partner: str | None) -> Candidate:
+    said = "depth" if kind == "depth" else "colour"
+    if given is not None:
+        found = next((c for c in all_ if c.topic == given or c.topic == f"/{given}"), None)
+        if found is None:
+            raise BagError(f"the bag has no images on {given}; image topics: {_listed(all_)}")
+        return found
+    fitting = [c for c in all_ if c.kind == kind]
+    if not fitting:
+        raise BagError(f"the bag has no {said} topic; image topics: {_listed(all_)}. Name it with --{kind}")
+    best = [c for c in fitting if rank(c) == max(map(rank, fitting))]
+    if partner and len(best) > 1:  # of several cameras, that of the partner
+        best = [c for c in best if _common(c.topic, partner) == max(_common(b.topic, partner) for b in best)]
+    if len(best) > 1:
+        raise BagError(f"several topics could be the {said} image: {_listed(best)}; name one with --{kind}")
+    return best[0]
+
+
+def _listed(candidates: Iterable[Candidate]) -> str:
+    return ", ".join(map(str, candidates)) or "none"
+
+
+def _common(a: str, b: str) -> int:
+    """Number of leading name parts that two topics share."""
+    count = 0
+    for x, y in zip(a.strip("/").split("/"), b.strip("/").split("/"), strict=False):
+        if x != y:
+            break
+        count += 1
+    return count
+
+
+def _info(reader: Any, given: str | None, image: Candidate) -> str | None:
+    """The CameraInfo topic beside an image topic, as camera_info_manager and image_transport name it."""
+    names = {c.topic for c in reader.connections if c.msgtype == INFO}
+    if given is not None:
+        for name in (given, f"/{given}"):
+            if name in names:
+                return name
+        raise BagError(f"the bag has no camera info on {given}; there is: {', '.join(sorted(names)) or 'none'}")
+    base = image.topic
+    if image.msgtype == COMPRESSED and base.rsplit("/", 1)[-1] in ("compressed", "compressedDepth"):
+        base = base.rsplit("/", 1)[0]
+    sibling = f"{base.rsplit('/', 1)[0]}/camera_info"
+    return sibling if sibling in names else None

@@ -1,0 +1,145 @@
+"""Measurements that are no surface: out of limits, mixed at depth edges ("flying"), or tiny and alone ("stray").
+
+All three look at the sensor's own grid, before any resampling, which would spread a bad value over its neighbours. They return
+masks and remove nothing. Use them in the order of this file, each on what the ones before left: a flying pixel that stays
+would support a stray one.
+
+Convention: depth (B, 1, h, w) float32 metres, NaN invalid; an invalid pixel is never in a mask.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_DIRECTIONS = ((0, 1), (1, 0), (1, 1), (1, -1))  # (dy, dx): row, column and both diagonals
+_NOISE_BLOCK = 16  # px; large enough that edges are the minority in it
+
+
+def outside_limits(depth: Tensor, min_depth: float, max_depth: float) -> Tensor:
+    """(B, 1, h, w) bool: measurements nearer than ``min_depth`` or farther than ``max_depth`` (metres).
+
+    Raises:
+        ValueError: the limits are not 0 <= min_depth < max_depth.
+    """
+    if not 0 <= min_depth < max_depth:
+        raise ValueError(f"expected 0 <= min_depth < max_depth, got {min_depth} and {max_depth}")
+    return (depth < min_depth) | (depth > max_depth)
+
+
+def flying_pixels(
+    depth: Tensor, min_step: float = 0.05, rel_step: float = 0.02, noise_factor: float = 3.0, reach: int = 3
+) -> Tensor:
+    """Measurements that mix foreground and background: between their two sides along a line, and supported by neither.
+
+    Along each of four lines the nearest measurements on both sides (up to ``reach`` pixels away, over holes) say which
+    depths they support: their own, and what their slope leads to at the pixel, half as much again. A steep surface
+    therefore supports its pixels, however steep. A pixel nearer than both sides (a thin pole) is kept, unless it stands
+    out less that way than it hangs in between along another line.
+
+    A strip of true surface one pixel wide, half way between its neighbours in depth, looks the same and is in the mask.
+
+    Args:
+        depth: (B, 1, h, w) metres, NaN invalid.
+        min_step: metres that a pixel must be away from both sides, and
+        rel_step: the same as a share of its depth, and
+        noise_factor: the same in standard deviations of the noise around it; the largest of the three counts.
+        reach: px.
+
+    Returns:
+        (B, 1, h, w) bool.
+    """
+    height, width = depth.shape[-2:]
+    border = reach + 1
+    padded = F.pad(depth, (border,) * 4, value=torch.nan)
+
+    def beside(step: tuple[int, int], k: int) -> Tensor:
+        top, left = border + k * step[0], border + k * step[1]
+        return padded[..., top : top + height, left : left + width]
+
+    between = torch.zeros_like(depth)
+    in_front = torch.zeros_like(depth)
+    bend = torch.full_like(depth, torch.inf)
+    for step in _DIRECTIONS:
+        low_a, high_a, slope_a = _support([beside(step, -k) for k in range(1, border + 1)])
+        low_b, high_b, slope_b = _support([beside(step, k) for k in range(1, border + 1)])
+        up = torch.minimum(depth - high_a, low_b - depth)
+        down = torch.minimum(depth - high_b, low_a - depth)
+        # Without a slope on either side a slanted surface would look the same.
+        here = torch.where(slope_a | slope_b, torch.fmax(up, down), torch.nan)
+        # fmax and fmin pass over NaN: a side without any measurement says nothing.
+        between = torch.fmax(between, here)
+        in_front = torch.fmax(in_front, torch.minimum(low_a, low_b) - depth)
+        bend = torch.fmin(bend, (beside(step, -1) - 2 * depth + beside(step, 1)).abs())
+    tolerance = torch.maximum((rel_step * depth).clamp(min=min_step), noise_factor * depth * _noise(bend / depth))
+    return (between > tolerance) & (between >= in_front)
+
+
+def _support(values: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Lowest and highest depth that one side supports at a pixel, and whether its slope is known (bool).
+
+    From its measurements 1, 2, ... pixels away.
+    """
+    near, rise = values[0], values[0] - values[1]
+    for k in range(2, len(values)):
+        missing = near.isnan()
+        near = torch.where(missing, values[k - 1], near)
+        rise = torch.where(missing, k * (values[k - 1] - values[k]), rise)
+    known = torch.isfinite(rise)
+    rise = 1.5 * rise.nan_to_num_(0.0)
+    return near + rise.clamp(max=0), near + rise.clamp(min=0), known
+
+
+def _noise(bend: Tensor) -> Tensor:
+    """Relative noise (sigma / depth), (B, 1, h, w), from the least relative second difference over the four lines.
+
+    Along an edge the second difference is small, so edges hardly count, and the median over a block passes over the rest.
+    Relative, because one block holds near and far, and noise grows with depth.
+    """
+    height, width = bend.shape[-2:]
+    n = _NOISE_BLOCK
+    bend = F.pad(torch.where(torch.isfinite(bend), bend, torch.nan), (0, -width % n, 0, -height % n), value=torch.nan)
+    rows, cols = bend.shape[-2] // n, bend.shape[-1] // n
+    blocks = bend.view(-1, 1, rows, n, cols, n).transpose(3, 4).reshape(-1, 1, rows, cols, n * n)
+    # 0.55: the median for independent Gaussian noise of standard deviation 1.
+    sigma = blocks.nanmedian(dim=-1).values.nan_to_num(0.0) / 0.55
+    return sigma.repeat_interleave(n, -2).repeat_interleave(n, -1)[..., :height, :width]
+
+
+def stray_pixels(
+    depth: Tensor, radius: int = 3, similar: float = 0.05, min_support: int = 3, min_hole: float = 0.5
+) -> Tensor:
+    """Tiny groups of measurements alone in a hole, each of which would grow into a disc when the hole is filled.
+
+    A measurement is stray when fewer than ``min_support`` others of about its depth and many holes lie around it. With the
+    defaults groups of up to three pixels go, and a pole one pixel wide stays up to its very end. A value that is unlike
+    all its neighbours but has them is not stray: at a depth edge it tells the network where the edge is. Not for depth
+    that is sparse by nature (a projected lidar): all of it is alone.
+
+    Args:
+        depth: (B, 1, h, w) metres, NaN invalid.
+        radius: px; the window has 2 radius + 1 pixels a side.
+        similar: largest difference between the depths of two pixels that support each other, as a share of depth.
+        min_support: 1 removes single pixels only, 0 nothing.
+        min_hole: share of the window (as far as the image reaches) that is invalid; 0 asks for no holes.
+
+    Returns:
+        (B, 1, h, w) bool.
+    """
+    height, width = depth.shape[-2:]
+    valid = torch.isfinite(depth)
+    level = depth.log()  # a share of depth is a difference of logarithms; NaN compares false
+    support = torch.zeros(depth.shape, dtype=torch.uint8, device=depth.device)
+    for dy in range(min(radius, height - 1) + 1):
+        for dx in range(-min(radius, width - 1), min(radius, width - 1) + 1):
+            if dy == 0 and dx <= 0:
+                continue  # every pair once
+            here = (..., slice(0, height - dy), slice(max(-dx, 0), width - max(dx, 0)))
+            there = (..., slice(dy, height), slice(max(dx, 0), width - max(-dx, 0)))
+            pair = (level[here] - level[there]).abs_() <= similar
+            support[here] += pair
+            support[there] += pair
+    window = {"kernel_size": 2 * radius + 1, "stride": 1, "padding": radius, "count_include_pad": False}
+    holes = F.avg_pool2d((~valid).to(depth.dtype), **window)
+    return valid & (support < min_support) & (holes >= min_hole - 1e-6)

@@ -1,0 +1,246 @@
+"""Each degradation does what its name says and nothing else; together they are repeatable, and land on the network's grid."""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import pytest
+
+from d2a2_core.data.benchmarks import Sample
+from d2a2_core.data.degradation import (
+    SEVERITIES,
+    Degradation,
+    degrade,
+    degrade_color,
+    disparity_noise,
+    preset,
+    random_settings,
+)
+from d2a2_core.data.reduction import resize
+from d2a2_core.evaluation.degraded import degraded_pairs, from_metres, to_metres
+from d2a2_core.evaluation.evaluator import metric_unit
+from d2a2_core.evaluation.protocol import make_case
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def step_scene(size=(96, 128), near=1.0, far=2.0):
+    """Left half near and grey, right half far and a little brighter."""
+    depth = np.full(size, near, np.float32)
+    depth[:, size[1] // 2 :] = far
+    color = np.full((*size, 3), 100, np.uint8)
+    color[:, size[1] // 2 :] = 140
+    return color, depth
+
+
+def textured(size=(96, 128)):
+    return rng(9).integers(40, 220, (*size, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("method", ["area", "bicubic", "nearest"])
+def test_without_degradation_only_the_named_reduction_is_left(method):
+    depth = (1 + rng(1).random((96, 128))).astype(np.float32)
+    color, lr = degrade(textured(), depth, 8, rng(), Degradation(reduction=method))
+    np.testing.assert_array_equal(color, textured())
+    np.testing.assert_allclose(lr, resize(depth, (12, 16), method), rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [4, 8, 16])
+@pytest.mark.parametrize("ratio", [0.75, 1.0, 1.25])
+@pytest.mark.parametrize("size", [(96, 128), (90, 117)])
+def test_lr_lies_on_the_networks_grid_whatever_the_ratio(scale, ratio, size):
+    """A slanted plane says where each LR pixel looks: at the centre of its cell of scale x scale HR pixels."""
+    rows, cols = np.mgrid[: size[0], : size[1]]
+    depth = (2 + 0.01 * cols + 0.02 * rows).astype(np.float32)
+    _, lr = degrade(np.zeros((*size, 3), np.uint8), depth, scale, rng(), Degradation(ratio=ratio))
+    assert lr.shape == tuple(-(-n // scale) for n in size)
+    y, x = ((np.arange(n) + 0.5) * scale - 0.5 for n in lr.shape)
+    expected = 2 + 0.01 * x[None] + 0.02 * y[:, None]
+    inner = np.s_[1:-2, 1:-2] if scale < 16 else np.s_[1:-1, 1:-1]
+    # A camera of fewer pixels is sampled nearest where its own are coarser: off by half of one of its pixels at most.
+    slack = 0.5 * scale * max(ratio, 1.0) * (0.01 + 0.02) if ratio != 1 else 1e-5
+    np.testing.assert_allclose(lr[inner], expected[inner], atol=slack)
+    assert abs((lr[inner] - expected[inner]).mean()) < 0.3 * slack
+
+
+def test_disparity_noise_grows_with_the_square_of_the_distance_and_steps_are_an_eighth():
+    spread = [disparity_noise(np.full((200, 200), z, np.float32), rng(), 0.1, 0).std() for z in (1.0, 2.0)]
+    assert spread[1] / spread[0] == pytest.approx(4, rel=0.02)
+    stepped = disparity_noise(np.linspace(0.5, 5, 999, dtype=np.float32), rng(), 0, 1 / 8)
+    disparity = 43.5 / stepped * 8
+    np.testing.assert_allclose(disparity, np.round(disparity), atol=1e-3)
+    assert len(np.unique(stepped)) < 640
+    assert np.isnan(disparity_noise(np.array([np.nan, 1.0], np.float32), rng(), 0.1, 0)).tolist() == [True, False]
+
+
+@pytest.mark.parametrize(("view", "share"), [("full", 1.0), ("round", np.pi / 4), ("hexagon", 0.75)])
+def test_views_keep_their_share_and_lose_the_corners(view, share):
+    color, depth = step_scene((256, 256))
+    lr = degrade(color, depth, 4, rng(), Degradation(view=view))[1]
+    assert np.isfinite(lr).mean() == pytest.approx(share, abs=0.02)
+    assert np.isfinite(lr[32, 32])
+    assert np.isfinite(lr[0, 0]) == (view == "full")
+
+
+def test_misregistration_moves_the_edge_by_at_most_its_amount_and_keeps_the_values():
+    color, depth = step_scene()
+    moved = set()
+    for seed in range(30):
+        lr = degrade(color, depth, 4, rng(seed), Degradation(reduction="nearest", shift_px=8))[1]
+        assert set(np.unique(lr)) == {1.0, 2.0}
+        edge = np.flatnonzero(np.diff(lr[12]))[0] + 1  # in LR pixels; undisturbed at 16
+        assert abs(edge - 16) <= 2
+        moved.add(int(edge))
+    assert len(moved) >= 4
+    turned = degrade(color, depth, 4, rng(3), Degradation(reduction="nearest", rotation_deg=6))[1]
+    assert np.diff(turned[0]).argmax() != np.diff(turned[-1]).argmax()
+
+
+def test_dark_and_glaring_surfaces_are_lost_where_they_are():
+    color, depth = step_scene()
+    color[:, :64], color[:, 64:] = 0, 255
+    dark = np.isnan(degrade(color, depth, 4, rng(), Degradation(dark_holes=1.0))[1])
+    shiny = np.isnan(degrade(color, depth, 4, rng(), Degradation(shiny_holes=1.0))[1])
+    assert dark[:, :16].all()
+    assert not dark[:, 16:].any()
+    assert shiny[:, 16:].all()
+    assert not shiny[:, :16].any()
+    dim = np.maximum(step_scene()[0] // 10, 4)  # the camera has its own light: a dim room is no room of dark surfaces
+    assert np.isfinite(degrade(dim, depth, 4, rng(), Degradation(dark_holes=1.0))[1]).all()
+
+
+def test_blob_holes_are_as_dense_in_small_images_as_in_large_ones():
+    def lost(size, seeds):
+        color, depth = np.full((*size, 3), 99, np.uint8), np.ones(size, np.float32)
+        settings = Degradation(blob_holes=4, blob_radius=1.5)
+        return np.mean([np.isnan(degrade(color, depth, 4, rng(s), settings)[1]).mean() for s in range(seeds)])
+
+    assert lost((128, 128), 200) == pytest.approx(lost((512, 512), 12), rel=0.5)
+
+
+def test_colour_degradations():
+    color = textured()
+    noisy = degrade_color(color, rng(), Degradation(color_noise=5)).astype(float) - color
+    assert noisy.std() == pytest.approx(5, rel=0.05)
+    blurred = degrade_color(color, rng(), Degradation(color_blur=1.0))
+    assert np.abs(np.diff(blurred.astype(int), axis=1)).mean() < 0.4 * np.abs(np.diff(color.astype(int), axis=1)).mean()
+    dim = degrade_color(color, rng(), Degradation(light=0.25))
+    np.testing.assert_allclose((dim / 255) ** 2.2, 0.25 * (color / 255) ** 2.2, atol=0.01)
+    worse, better = (
+        np.abs(degrade_color(color, rng(), Degradation(jpeg=q)).astype(int) - color).mean() for q in (20, 95)
+    )
+    assert 0 < better < worse
+
+
+def test_severities_are_ordered_in_every_strength():
+    mild, medium, severe = SEVERITIES.values()
+    for field in fields(Degradation):
+        values = [getattr(s, field.name) for s in (mild, medium, severe)]
+        if field.name in ("reduction", "view"):
+            continue
+        falling = field.name in ("jpeg", "light")
+        assert values == sorted(values, reverse=falling), field.name
+
+
+def test_error_grows_with_severity_and_the_same_seed_gives_the_same():
+    color, depth = step_scene((192, 256))
+    errors = []
+    for severity in SEVERITIES:
+        seen, lr = degrade(color, depth, 4, rng(4), preset(severity))
+        again = degrade(color, depth, 4, rng(4), preset(severity))
+        np.testing.assert_array_equal(seen, again[0])
+        np.testing.assert_array_equal(lr, again[1])
+        errors.append(float(np.sqrt(np.nanmean((lr - resize(depth, lr.shape, "area")) ** 2))))
+        assert 0.3 < np.isfinite(lr).mean() < 1
+    assert errors == sorted(errors)
+    assert errors[0] > 0
+
+
+def test_random_settings_are_within_range_and_each_can_be_off():
+    drawn = [random_settings(rng(seed)) for seed in range(120)]
+    for name in (
+        "flying_pixels",
+        "lateral_jitter",
+        "quantisation_m",
+        "edge_holes",
+        "dark_holes",
+        "shift_px",
+        "color_noise",
+    ):
+        values = [getattr(settings, name) for settings in drawn]
+        assert min(values) == 0, name
+        assert 0.5 * getattr(SEVERITIES["severe"], name) < max(values) <= getattr(SEVERITIES["severe"], name), name
+    assert {settings.reduction for settings in drawn} == {"area", "bicubic", "nearest"}
+    assert {settings.view for settings in drawn} == {"full", "round", "hexagon"}
+    color, depth = step_scene()
+    for seed, settings in enumerate(drawn[:40]):
+        seen, lr = degrade(color, depth, 8, rng(seed), settings)
+        assert seen.dtype == np.uint8
+        assert lr.shape == (12, 16)
+        assert lr.dtype == np.float32
+        assert np.nanmin(lr, initial=1) > 0
+
+
+def test_mistakes_are_named():
+    color, depth = step_scene()
+    with pytest.raises(ValueError, match="colour of shape"):
+        degrade(color[:50], depth, 4, rng(), Degradation())
+    with pytest.raises(ValueError, match="severity must be one of mild, medium, severe"):
+        preset("awful")
+    with pytest.raises(ValueError, match="reduction out of"):
+        Degradation(reduction="lanczos")
+    with pytest.raises(ValueError, match="shift_px"):
+        Degradation(shift_px=-1)
+
+
+# -- degraded benchmark sets --------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Set:
+    samples: list
+    name: str = "middlebury"
+    expected: int = 30
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        return self.samples[index]
+
+
+def test_levels_and_metres_are_inverse_and_large_is_near():
+    levels = np.arange(256, dtype=np.float32)
+    metres = to_metres(levels)
+    assert metres[255] == pytest.approx(0.5)
+    assert metres[0] == pytest.approx(5.0)
+    np.testing.assert_allclose(from_metres(metres), levels, atol=1e-3)
+    assert np.isnan(from_metres(np.array([np.nan])))[0]
+
+
+def test_degraded_pairs_keep_the_truth_and_measure_the_lr_in_its_unit():
+    color, depth = step_scene((100, 130), 200, 60)
+    plain = Set([Sample("a", color, depth, unit="8-bit", metric_factor=1.0)] * 2)
+    pairs = degraded_pairs(plain, 4, "medium", seed=3)
+    sample, other = pairs[0], pairs[1]
+    np.testing.assert_array_equal(sample.depth, depth[:100, :128])
+    assert sample.lr.shape == (25, 32)
+    assert np.isnan(sample.lr).any()
+    assert np.nanmedian(sample.lr[:, :14]) == pytest.approx(200, abs=4)
+    assert np.nanmedian(sample.lr[:, 18:]) == pytest.approx(60, abs=4)
+    np.testing.assert_array_equal(sample.lr, degraded_pairs(plain, 4, "medium", seed=3)[0].lr)
+    assert (np.nan_to_num(sample.lr) != np.nan_to_num(other.lr)).any()
+    case = make_case(sample, 4, "deploy")  # holes filled for the methods
+    assert np.isfinite(case.lr).all()
+    assert case.truth.shape == (100, 128)
+    assert pairs.name == "middlebury (medium)"
+    assert metric_unit(pairs.name) == "8-bit"
+    assert pairs.expected == 30
+
+
+def test_degraded_pairs_in_metres_stay_in_metres():
+    color, depth = step_scene()
+    sample = degraded_pairs(Set([Sample("a", color, depth)], "nyuv2"), 8, "mild")[0]
+    assert np.nanmedian(sample.lr[:, :6]) == pytest.approx(1.0, abs=0.02)
+    assert metric_unit("nyuv2 (mild)") == "cm"

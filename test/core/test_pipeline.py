@@ -1,0 +1,202 @@
+"""The pipeline around the network: what it decides, what it rejects, and what it promises of every pixel."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from d2a2_core import DepthUpsampler, Provenance
+from d2a2_core.geometry import Camera, Extrinsics
+from d2a2_core.geometry.plan import RegistrationError, plan_registration, rectifying_grid
+from d2a2_core.pipeline import DepthPipeline, PipelineSettings
+
+COLOR = Camera(96, 64, 80.0, 80.0, 47.5, 31.5)
+DEPTH = Camera(30, 24, 22.0, 22.0, 14.5, 11.5)
+BESIDE = Extrinsics(np.eye(3), np.array([0.03, 0.0, 0.0]))
+
+
+class Bilinear(nn.Module):
+    scales = (4, 8)
+
+    def forward(self, guide, lr):
+        return F.interpolate(lr, size=guide.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def make(model=None, **settings):
+    return DepthPipeline(DepthUpsampler(model or Bilinear(), "cpu"), PipelineSettings(**settings))
+
+
+def gray(camera=COLOR):
+    return np.full((camera.height, camera.width, 3), 128, np.uint8)
+
+
+def plan(mode="auto", rectify=False, color=COLOR, depth=DEPTH, extrinsics=None, frames=("c", "d"), lr_size=(24, 30)):
+    return plan_registration(mode, rectify, lr_size, color, depth, extrinsics, *frames)
+
+
+@pytest.mark.parametrize(
+    ("changes", "registered", "why"),
+    [
+        ({"extrinsics": BESIDE}, True, "it is in frame 'd', colour in 'c'"),
+        ({"frames": ("c", "c")}, True, "other intrinsics"),
+        ({"frames": ("c", "c"), "depth": COLOR.resized(24, 16), "lr_size": (16, 24)}, False, "registered already"),
+        ({"depth": COLOR.resized(24, 16), "lr_size": (16, 24)}, False, "the intrinsics are the colour camera's"),
+        ({"depth": COLOR.resized(24, 16), "lr_size": (16, 24), "extrinsics": BESIDE}, True, "in frame 'd'"),
+        ({"depth": None}, False, "no camera info of the depth camera"),
+        ({"color": None}, False, "no camera info of the colour camera"),
+        ({"mode": "off", "extrinsics": BESIDE}, False, "off by parameter"),
+        ({"mode": "on", "frames": ("c", "c")}, True, "on by parameter"),
+    ],
+)
+def test_whether_depth_is_registered(changes, registered, why):
+    result = plan(**changes)
+    assert (result.source is not None) == registered
+    assert why in result.why
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "the transform from 'd' to 'c' is not known"),
+        ({"mode": "on", "depth": None, "extrinsics": BESIDE}, "camera info of the depth camera"),
+        ({"mode": "on", "color": None, "extrinsics": BESIDE}, "camera info of the colour camera"),
+        ({"rectify": True, "color": None}, "needs the colour camera's"),
+    ],
+)
+def test_what_is_missing_is_said(changes, message):
+    with pytest.raises(RegistrationError, match=message):
+        plan(**changes)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"registration": "maybe"}, {"output_geometry": "round"}, {"depth_range": "x"}, {"min_depth": 3, "max_depth": 2}],
+)
+def test_settings_that_cannot_be(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        PipelineSettings(**bad)
+
+
+def test_with_everything_off_it_is_the_upsampler():
+    rng = np.random.default_rng(0)
+    color = rng.integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    depth = rng.uniform(1, 2, (16, 24)).astype(np.float32)
+    depth[3:5, 7:12] = np.nan
+    bare = make(hygiene=False, consistency=False, depth_range="frame", watchdog=False).process(color, depth)
+    expected = DepthUpsampler(Bilinear(), "cpu").upsample(color, depth)
+    np.testing.assert_array_equal(bare.depth, expected.depth)
+    np.testing.assert_array_equal(bare.provenance, expected.provenance)
+
+
+def test_a_wall_seen_by_two_cameras_is_the_wall():
+    """Registered: a fronto-parallel wall stays at its depth, and what the depth camera does not see stays empty."""
+    right = Extrinsics(np.eye(3), np.array([0.3, 0.0, 0.0]))
+    result = make(max_fill_px=0.0).process(gray(), np.full((24, 30), 1.5, np.float32), COLOR, DEPTH, right, "c", "d")
+    assert result.scale == 4
+    assert result.depth.shape == (64, 96)
+    assert np.isfinite(result.depth).mean() > 0.8
+    np.testing.assert_allclose(result.depth[np.isfinite(result.depth)], 1.5, atol=1e-3)
+    seen_from = COLOR.fx * (-15 / DEPTH.fx + 0.3 / 1.5) + COLOR.cx
+    assert abs(np.isnan(result.depth).sum(axis=1) - seen_from).max() <= 4  # cells of 4 pixels
+    assert "registered here" in result.registration
+
+
+def test_registered_pixels_are_where_the_colour_camera_sees_them():
+    """A near square before a wall, by its true position in both cameras."""
+    rays = DEPTH.rays()
+    inside = (np.abs(rays * 0.8) < 0.12).all(axis=-1)
+    depth = np.where(inside, 0.8, 2.0).astype(np.float32)
+    result = make(hygiene=False, max_fill_px=100.0).process(gray(), depth, COLOR, DEPTH, BESIDE, "c", "d")
+    near = result.depth < 1.4
+    left, right = np.flatnonzero(near[32])[[0, -1]]
+    expected = [COLOR.fx * (x + 0.03) / 0.8 + COLOR.cx for x in (-0.12, 0.12)]
+    assert abs((left + right) / 2 - np.mean(expected)) < 1.5
+    assert abs((right - left) - (expected[1] - expected[0])) < 8  # depth pixels are 3.6 colour pixels wide
+
+
+def test_what_is_out_of_range_is_removed_and_said():
+    depth = np.full((16, 24), 1.0, np.float32)
+    depth[4, 5] = 30.0
+    depth[10:, 12:] = 0.01
+    result = make(min_depth=0.1, max_depth=10.0, max_fill_px=4.0).process(gray(), depth)
+    assert result.removed == 1 + 6 * 12
+    assert (result.provenance[16:20, 20:24] == Provenance.REMOVED).all()
+    np.testing.assert_allclose(result.depth[16:20, 20:24], 1.0, atol=0.02)  # from around it
+    assert (result.provenance[-1, -1], np.isnan(result.depth[-1, -1])) == (Provenance.REMOVED, True)
+    assert not (result.provenance == Provenance.NONE).any()
+
+
+class Wrong(Bilinear):
+    """A network that invents a bump of a fifth of the range."""
+
+    def forward(self, guide, lr):
+        out = super().forward(guide, lr).clone()
+        out[..., 20:40, 30:60] += 0.2
+        return out
+
+
+@pytest.mark.parametrize("consistency", [True, False])
+def test_the_result_reproduces_the_measurements(consistency):
+    v, u = np.mgrid[:16, :24]
+    depth = (1 + 0.02 * u + 0.01 * v).astype(np.float32)
+    result = make(Wrong(), consistency=consistency, bound_abs=0.01, bound_rel=0.005).process(gray(), depth)
+    reduced = result.depth.reshape(16, 4, 24, 4).mean(axis=(1, 3))
+    excess = np.abs(reduced - depth) - np.maximum(0.01, 0.005 * depth)
+    assert (excess.max() < 1e-5) == consistency
+    np.testing.assert_allclose(result.residual, np.abs(reduced - depth).max(), atol=1e-5)
+
+
+def test_rectifying_undoes_the_lens():
+    """Colour that tells the direction of its ray tells it in the rectified image too."""
+    lens = replace(COLOR, model="plumb_bob", distortion=(-0.25, 0.05, 0.001, -0.001, 0.0))
+    along = lens.rays()[..., 0]
+    color = np.repeat(np.clip(128 + 150 * along, 0, 255)[..., None], 3, axis=2)
+    image = torch.from_numpy(color).permute(2, 0, 1)[None].float()
+    out = F.grid_sample(image, rectifying_grid(lens), align_corners=False)[0, 0].numpy()
+    expected = np.clip(128 + 150 * replace(lens, model="", distortion=()).rays()[..., 0], 0, 255)
+    inner = np.s_[4:-4, 4:-4]
+    np.testing.assert_allclose(out[inner], expected[inner], atol=0.3)
+
+
+def test_rectified_output_of_registered_depth():
+    """Depth that tells the direction of its ray, seen with the distorted colour camera, tells it without distortion."""
+    lens = replace(COLOR, model="plumb_bob", distortion=(-0.2, 0.0, 0.0, 0.0, 0.0))
+    slope = 2 + 0.5 * lens.resized(24, 16).rays()[..., 0]
+    result = make(output_geometry="rectified").process(gray(), slope.astype(np.float32), lens)
+    assert not result.camera.distorted
+    assert result.camera.fx == lens.fx
+    expected = 2 + 0.5 * result.camera.rays()[..., 0]
+    inner = np.s_[8:-8, 8:-8]
+    np.testing.assert_allclose(result.depth[inner], expected[inner], atol=0.01)
+
+
+def test_a_stream_keeps_its_range_and_reset_forgets_it():
+    class Spy(Bilinear):
+        seen: list
+
+        def forward(self, guide, lr):
+            self.seen.append(float(lr.mean()))
+            return super().forward(guide, lr)
+
+    model = Spy()
+    model.seen = []
+    pipeline = make(model, hygiene=False)
+    wide = np.tile(np.linspace(1, 3, 24, dtype=np.float32), (16, 1))
+    narrow = np.full((16, 24), 2.0, np.float32)
+    for depth in (wide, narrow):
+        pipeline.process(gray(), depth)
+    pipeline.reset()
+    pipeline.process(gray(), narrow)
+    assert model.seen[1] == pytest.approx(0.5, abs=0.01)  # 2 m in the middle of 1 to 3 m, as in the frame before
+    fresh = make(Spy(), hygiene=False)
+    fresh.upsampler.model.seen = []
+    fresh.process(gray(), narrow)
+    assert model.seen[2] == fresh.upsampler.model.seen[0]
+
+
+def test_cameras_of_other_sizes_are_refused():
+    with pytest.raises(ValueError, match="size of its camera"):
+        make(registration="on").process(gray(), np.ones((10, 10), np.float32), COLOR, DEPTH, BESIDE, "c", "d")

@@ -1,0 +1,234 @@
+"""The node on raw sensors: registration, TF, provenance, uncertainty and the calibration watchdog, over real DDS."""
+
+import sys
+import types
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from sensor_msgs_py import point_cloud2
+
+from d2a2_core import Provenance
+from d2a2_core.geometry import Camera, Offset
+from d2a2_ros.cameras import info_from_camera
+from d2a2_ros.images import depth_array, view
+
+from .conftest import stamped
+
+DEPTH, INFO, PROVENANCE, SIGMA, POINTS = (
+    f"depth_upsampled/{name}" for name in ("image_raw", "camera_info", "provenance", "sigma", "points")
+)
+COLOR_CAMERA = Camera(48, 32, 40.0, 40.0, 23.5, 15.5)
+DEPTH_CAMERA = Camera(20, 16, 15.0, 15.0, 9.5, 7.5)
+BESIDE = [0.3, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]
+
+
+def send_infos(b, color=COLOR_CAMERA, depth=DEPTH_CAMERA):
+    b.send("color/camera_info", info_from_camera(color, stamped(0, "color_frame")))
+    b.send("depth/camera_info", info_from_camera(depth, stamped(0, "d")))
+    b.wait(lambda: {"color", "depth"} <= set(b.node._infos))
+
+
+def wall(metres=1.5, camera=DEPTH_CAMERA):
+    return np.full((camera.height, camera.width), 1000 * metres, np.uint16)
+
+
+def test_depth_of_another_camera_is_registered_with_the_extrinsics_parameter(bench):
+    b = bench(extrinsics=BESIDE, max_fill_px=0.0)
+    b.listen(DEPTH, Image)
+    send_infos(b)
+    b.send_pair(depth=wall())
+    depth = depth_array(b.wait_for(DEPTH)[0])
+    assert depth.shape == (32, 48)
+    np.testing.assert_allclose(depth[np.isfinite(depth)], 1.5, atol=0.02)
+    seen_from = 40 * (-10 / 15 + 0.3 / 1.5) + 23.5  # left of it the depth camera, 30 cm to the right, sees nothing
+    assert abs(np.isnan(depth).sum(axis=1) - seen_from).max() <= 4
+
+
+class FakeBuffer:
+    """What the node uses of tf2_ros.Buffer."""
+
+    known: ClassVar[dict] = {}
+
+    def can_transform(self, target, source, time, timeout):
+        return (target, source) in self.known
+
+    def lookup_transform(self, target, source, time):
+        from geometry_msgs.msg import TransformStamped
+
+        out = TransformStamped()
+        t, q = out.transform.translation, out.transform.rotation
+        t.x, t.y, t.z, q.x, q.y, q.z, q.w = self.known[target, source]
+        return out
+
+
+@pytest.fixture
+def tf(monkeypatch):
+    """A tf2_ros that knows what the test puts into it; the real one is not on PyPI."""
+    module = types.ModuleType("tf2_ros")
+    module.Buffer = type("Buffer", (FakeBuffer,), {"known": {}})
+    module.TransformListener = lambda buffer, node: object()
+    monkeypatch.setitem(sys.modules, "tf2_ros", module)
+    return module.Buffer.known
+
+
+def test_extrinsics_come_from_tf_and_a_change_is_followed(bench, tf):
+    tf["color_frame", "d"] = BESIDE
+    b = bench(max_fill_px=0.0)
+    b.listen(DEPTH, Image)
+    send_infos(b)
+    b.send_pair(stamp=1.0, depth=wall())
+    before = np.isnan(depth_array(b.wait_for(DEPTH)[0])).sum(axis=1).mean()
+    tf["color_frame", "d"] = [0.0, *BESIDE[1:]]
+    b.send_pair(stamp=2.0, depth=wall())
+    after = np.isnan(depth_array(b.wait_for(DEPTH, 2)[1])).sum(axis=1).mean()
+    assert before - after > 3  # 0.2 * 40 px are 8; less what was never seen
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_without_extrinsics_the_pair_is_refused_and_the_reason_said(bench, tf, monkeypatch, installed):
+    if not installed:
+        monkeypatch.setitem(sys.modules, "tf2_ros", None)
+    b = bench(tf_timeout=0.1)
+    b.listen(DEPTH, Image)
+    send_infos(b)
+    b.send_pair(depth=wall())
+    b.wait(lambda: b.node.statistics["unusable"] == 1)
+    (said,) = (w for w in b.warnings if "transform from 'd' to 'color_frame' is not known" in w)
+    assert "extrinsics" in said
+    assert not b.out[DEPTH]
+
+
+@pytest.mark.parametrize(
+    ("extrinsics", "message"),
+    [([0.0, 0.0, 1.0], "7 numbers"), ([0.0] * 7, "quaternion"), ([float("nan")] * 7, "finite")],
+)
+def test_unusable_extrinsics_end_the_start_with_a_message(ros, tiny_weights, extrinsics, message):
+    from rclpy.parameter import Parameter
+
+    from d2a2_ros.node import UpsampleNode
+
+    values = {"weights": str(tiny_weights), "device": "cpu", "extrinsics": extrinsics}
+    with pytest.raises(ValueError, match=message):
+        UpsampleNode(parameter_overrides=[Parameter(k, value=v) for k, v in values.items()])
+
+
+@pytest.mark.parametrize(
+    ("camera", "message"),
+    [
+        (CameraInfo(width=20, height=16, k=[0.0] * 9), "not calibrated"),
+        (CameraInfo(width=20, height=16, k=[9.0, 0, 9, 0, 9, 7, 0, 0, 1], distortion_model="wavy"), "wavy"),
+    ],
+)
+def test_bad_calibration_of_the_depth_camera_is_said(bench, camera, message):
+    b = bench(extrinsics=BESIDE, registration="on")
+    b.listen(DEPTH, Image)
+    send_infos(b)
+    b.send("depth/camera_info", camera)
+    b.wait(lambda: b.node._infos["depth"].k[0] != 15.0)
+    b.send_pair(depth=wall())
+    b.wait(lambda: b.node.statistics["unusable"] == 1)
+    assert any(message in w for w in b.warnings), b.warnings
+
+
+def test_cameras_that_see_nothing_in_common(bench):
+    b = bench(extrinsics=[0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0])  # turned round: the depth camera looks backwards
+    b.listen(DEPTH, Image)
+    send_infos(b)
+    b.send_pair(depth=wall())
+    b.wait(lambda: b.node.statistics["unusable"] == 1)
+    assert any("view" in w for w in b.warnings), b.warnings
+
+
+def holed():
+    depth = np.full((8, 12), 1500, np.uint16)
+    depth[:, 8:] = 0
+    depth[:, 0] = 30000  # out of range
+    return depth
+
+
+def test_provenance_is_published_and_is_a_field_of_the_cloud(bench):
+    b = bench(max_fill_px=4.0)
+    b.listen(PROVENANCE, Image)
+    b.listen(POINTS, PointCloud2)
+    send_infos(b, depth=COLOR_CAMERA.resized(12, 8))
+    b.send_pair(depth=holed())
+    provenance = view(b.wait_for(PROVENANCE)[0])
+    assert set(np.unique(provenance)) == {0, 1, 3, 4}
+    assert (provenance[:, :4] == Provenance.REMOVED).all()
+    points = point_cloud2.read_points(b.wait_for(POINTS)[0])
+    np.testing.assert_array_equal(points["provenance"].reshape(32, 48), provenance)
+
+
+@pytest.mark.parametrize(("wanted", "kept"), [("measured", {1}), ("filled", {1, 3}), ("all", {1, 3, 4})])
+def test_the_cloud_holds_what_points_provenance_says(bench, wanted, kept):
+    b = bench(max_fill_px=4.0, points_provenance=wanted)
+    b.listen(POINTS, PointCloud2)
+    send_infos(b, depth=COLOR_CAMERA.resized(12, 8))
+    b.send_pair(depth=holed())
+    points = point_cloud2.read_points(b.wait_for(POINTS)[0])
+    assert set(np.unique(points["provenance"][np.isfinite(points["z"])])) == kept
+
+
+def test_rectified_output_says_so_in_its_camera_info(bench):
+    lens = Camera(48, 32, 40.0, 40.0, 23.5, 15.5, "plumb_bob", (-0.2, 0.0, 0.0, 0.0, 0.0))
+    b = bench(output_geometry="rectified")
+    b.listen(INFO, CameraInfo)
+    b.listen(DEPTH, Image)
+    send_infos(b, color=lens, depth=lens.resized(12, 8))
+    b.send_pair()
+    info = b.wait_for(INFO)[0]
+    assert not any(info.d)
+    assert info.k[0] == 40.0
+    assert info.header == b.wait_for(DEPTH)[0].header
+
+
+def test_sigma_is_published_where_there_is_a_head(bench, monkeypatch):
+    class Head:
+        def to(self, device):
+            return self
+
+        def predict(self, guide, lr, hr):
+            return hr * 0.01
+
+    monkeypatch.setattr("d2a2_ros.node.load_sigma_head", lambda weights: Head())
+    b = bench()
+    b.listen(SIGMA, Image)
+    b.listen(DEPTH, Image)
+    b.send_pair()
+    sigma, depth = (b.wait_for(topic)[0] for topic in (SIGMA, DEPTH))
+    assert (sigma.encoding, sigma.header) == ("32FC1", depth.header)
+    np.testing.assert_allclose(depth_array(sigma), 0.01 * depth_array(depth), rtol=1e-5)
+
+
+def test_a_drifted_calibration_is_a_warning_on_diagnostics(bench, monkeypatch):
+    b = bench()
+    b.listen("/diagnostics", DiagnosticArray)
+    monkeypatch.setattr(b.node.pipeline.watchdog, "estimate", lambda: Offset(3.0, -4.0, 1.0, 30))
+    monkeypatch.setattr(b.node.pipeline.watchdog, "drifted", lambda threshold: threshold < 5)
+    b.listen(DEPTH, Image)
+    b.send_pair()
+    b.wait(lambda: any("drifted" in s.message for m in b.out["/diagnostics"] for s in m.status))
+    status = b.out["/diagnostics"][-1].status[0]
+    assert status.level == DiagnosticStatus.WARN
+    assert "5.0 px" in status.message
+    values = {v.key: v.value for v in status.values}
+    assert values["edge offset [px]"] == "+3.0 -4.0"
+    assert "registration" in values
+
+
+def test_what_the_pipeline_found_is_on_diagnostics(bench):
+    b = bench()
+    b.listen("/diagnostics", DiagnosticArray)
+    b.listen(DEPTH, Image)
+    b.send_pair(depth=holed())
+    b.wait_for(DEPTH)
+    b.wait(lambda: any("rejected" in {v.key for v in m.status[0].values} for m in b.out["/diagnostics"]))
+    values = {v.key: v.value for v in b.out["/diagnostics"][-1].status[0].values}
+    assert values["rejected"] == "8"
+    assert float(values["residual [m]"]) <= 0.03
