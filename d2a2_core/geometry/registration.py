@@ -47,11 +47,11 @@ class Registration:
         self._trivial = depth_camera == target and extrinsics.is_identity(0.0)
         self._max_r2 = _max_radius(target) ** 2
         along_x, along_y, area = self._measure()
-        # Points at most one target pixel apart leave no gaps; a coarser source gets points between its pixels.
+        # Points up to 1.25 target pixels apart leave no gaps; a coarser source gets points between its pixels.
         spacing = np.percentile(np.maximum(along_x, along_y), 90)
-        self._factor = max(1, int(np.ceil(spacing - 0.05)))
+        self._factor = max(1, int(np.ceil(spacing - 0.25)))
         self._z_cells = max(1, round(self._factor / spacing))  # z-buffer cells per target pixel and axis
-        self._dense = spacing / self._factor <= 0.5
+        self._dense = spacing / self._factor <= 0.6
         self._needed = MIN_SHARE * self._factor**2 / area
         if self._dense:  # a full pixel may hold as few whole points as their number along each axis, rounded down
             rows, cols = (np.maximum(np.floor(0.97 * self._factor / along), 1) for along in (along_y, along_x))

@@ -1,5 +1,7 @@
 """Registration: scenes with a known answer in both cameras, a slow reference, properties, and faults."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -104,6 +106,11 @@ def to_tensor(depth):
     return torch.from_numpy(np.asarray(depth, np.float32))[None, None]
 
 
+@cache
+def case_of(scene, setting, noise=0.0):
+    return Case(scene, setting, noise)
+
+
 class Case:
     """A scene in one setting: what registration gives, and what it should."""
 
@@ -144,7 +151,7 @@ class Case:
 @pytest.mark.parametrize("scene", SCENES)
 def test_known_scene(scene, setting):
     """On smooth surfaces within 0.1 pixel of the target, or a millimetre, of ray casting; and no holes there."""
-    case = Case(scene, setting)
+    case = case_of(scene, setting)
     assert case.smooth.sum() > 0.3 * case.smooth.size
     assert np.isfinite(case.result[case.smooth]).all()
     allowed = np.maximum(1e-3, 0.1 * case.slope[case.smooth])
@@ -155,7 +162,7 @@ def test_known_scene(scene, setting):
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_silhouettes_and_shadows(setting):
     """No wall shines through the sphere, no sphere is smeared over the wall, and its shadow stays empty."""
-    case = Case("sphere before a wall", setting)
+    case = case_of("sphere before a wall", setting)
     assert case.bleeding() == (0, 0)
     assert (shrink(case.label == 1) & np.isfinite(case.result)).sum() > 300
     shadow = shrink(case.hidden)
@@ -164,10 +171,29 @@ def test_silhouettes_and_shadows(setting):
     assert np.isnan(case.result[shadow]).all()
 
 
+@pytest.mark.parametrize("scale", [1, 2])
+def test_background_does_not_shine_through_a_stretched_foreground(scale):
+    """A target camera closer by 30 cm sees a near board's points 1.4 times further apart, a far wall's hardly."""
+    camera, board, wall, step = Camera(160, 120, 120.0, 120.0, 79.5, 59.5), 1.05, 4.0, 0.3
+    depth = np.full((120, 160), wall)
+    depth[30:90, 40:120] = board
+    target = camera.reduced(scale)
+    # Off to the side by 5 cm, so that points of the wall behind the board do land between those of the board.
+    extrinsics = Extrinsics(np.eye(3), [0.05, 0.0, -step])
+    result = Registration(camera, target, extrinsics)(to_tensor(depth))[0, 0].numpy()
+    corners = (np.array([[40, 30], [119, 89]]) - 59.5 - [20, 0]) / 120 * board + [0.05, 0.0]
+    low, high = corners / (board - step) * 120 + [79.5, 59.5]
+    low, high = np.ceil((low + 0.5) / scale).astype(int) + 1, np.floor((high + 0.5) / scale).astype(int) - 1
+    inside = result[low[1] : high[1], low[0] : high[0]]
+    assert inside.size > 1000
+    assert (inside > board).sum() == 0
+    assert np.isfinite(inside).mean() > 0.9
+
+
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_values_are_of_one_surface(setting):
     """No flying pixels: even right at a silhouette every value is the sphere's or the wall's."""
-    case = Case("sphere before a wall", setting)
+    case = case_of("sphere before a wall", setting)
     back = case.extrinsics.inverse()
     rays = case.target.rays().astype(float)
     rays = np.concatenate((rays, np.ones_like(rays[..., :1])), -1) @ back.rotation.T
@@ -180,7 +206,7 @@ def test_values_are_of_one_surface(setting):
 
 def test_noise_is_averaged_not_selected():
     """The nearest of several noisy values would be off by half of the noise; the mean is not."""
-    case = Case("plane", "rational both, 5 degrees", noise=0.005)
+    case = case_of("plane", "rational both, 5 degrees", noise=0.005)
     error = (case.result - case.truth)[case.smooth]
     assert abs(error.mean()) < 1e-4
     assert error.std() < 0.005 / 2.5
@@ -192,7 +218,7 @@ def test_slow_reference(setting):
 
     It is off by up to half a target pixel on slopes and has gaps; inside smooth surfaces it must agree within that.
     """
-    case = Case("sphere before a wall", setting)
+    case = case_of("sphere before a wall", setting)
     camera, target = case.depth_camera, case.target
     rays = camera.rays().astype(float)
     points = np.concatenate((rays, np.ones_like(rays[..., :1])), -1) * case.depth[..., None]
@@ -270,7 +296,7 @@ def test_shift_along_z_is_added():
 
 def test_ramp_survives_a_fractional_shift():
     """1 / z is linear in pixels on a plane; at a shift of a fraction of a pixel the registered plane is the same plane."""
-    case = Case("slanted plane", "none")
+    case = case_of("slanted plane", "none")
     inverse = 1 / case.result[shrink(case.smooth)]
     v, u = np.argwhere(shrink(case.smooth)).T
     basis = np.stack((u, v, np.ones_like(u)), axis=-1).astype(float)
@@ -324,7 +350,7 @@ def test_nothing_beyond_the_view_is_folded_into_it():
 
 def test_one_value_per_device_is_kept():
     registration = Registration(*SETTINGS["none"])
-    depth = to_tensor(Case("plane", "none").depth)
+    depth = to_tensor(case_of("plane", "none").depth)
     first = registration(depth)
     assert len(registration._cache) == 1
     assert torch.equal(first.nan_to_num(), registration(depth).nan_to_num())
@@ -437,7 +463,7 @@ def test_depth_of_another_shape_or_type():
 def test_short_distortion_vectors(distortion):
     """Trailing zeros may be left out."""
     depth_camera, _, extrinsics = SETTINGS["none"]
-    depth = to_tensor(Case("slanted plane", "none").depth)
+    depth = to_tensor(case_of("slanted plane", "none").depth)
     full = Camera(160, 120, 126.0, 126.0, 78.3, 61.1, "plumb_bob", (*distortion, *(0.0,) * (5 - len(distortion))))
     short = Camera(160, 120, 126.0, 126.0, 78.3, 61.1, "plumb_bob", distortion)
     results = [Registration(depth_camera, camera, extrinsics)(depth).nan_to_num() for camera in (full, short)]
