@@ -7,6 +7,7 @@ and `d2a2 bag` run exactly this.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,6 +75,11 @@ class PipelineSettings:
                 raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
         if not 0 <= self.min_depth < self.max_depth:
             raise ValueError(f"expected 0 <= min_depth < max_depth, got {self.min_depth} and {self.max_depth}")
+        if not (self.max_fill_px >= 0 and self.bound_abs >= 0 and self.bound_rel >= 0):
+            raise ValueError(
+                f"expected max_fill_px, bound_abs and bound_rel of at least 0, got {self.max_fill_px}, {self.bound_abs} and "
+                f"{self.bound_rel}"
+            )
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ class PipelineResult:
     Attributes:
         depth: (H, W) float32 metres along the colour camera's z, NaN where there is none.
         provenance: (H, W) uint8, :class:`d2a2_core.Provenance`.
-        sigma: (H, W) float32 metres, half the width of the 68 % interval, NaN where depth is; None without a head.
+        sigma: (H, W) float32 metres, half the width of the 68 % interval, NaN where depth is; None without a head, or unasked.
         color: (H, W, 3) uint8, the guide: the colour image, rectified if asked for.
         camera: of all of these, or None where no calibration is known.
         scale: the trained scale that was used.
@@ -105,7 +111,7 @@ class PipelineResult:
 
 
 class DepthPipeline:
-    """See the module. Not safe for use from several threads at once.
+    """See the module. Not safe for use from several threads at once, but for ``watchdog`` to who holds ``watching``.
 
     Args:
         upsampler: the network; its ``max_fill_px`` is not used here.
@@ -119,14 +125,15 @@ class DepthPipeline:
         self.upsampler = upsampler
         self.settings = settings or PipelineSettings()
         self.sigma_head = sigma_head.to(upsampler.device) if sigma_head else None
+        self.watching = threading.Lock()
+        self._registrations: dict[tuple, Registration] = {}
+        self._rectifiers: dict[Camera, Tensor] = {}
         self.reset()
 
     def reset(self) -> None:
         """Forgets the stream so far: the next frame is the first of another."""
         self._range = StableRange()
         self.watchdog = EdgeOffset()
-        self._registrations: dict[tuple, Registration] = {}
-        self._rectifiers: dict[Camera, Tensor] = {}
 
     def state(self) -> dict[str, Any]:
         """What one frame hands on to the next that matters to its result, fit for JSON."""
@@ -145,6 +152,7 @@ class DepthPipeline:
         extrinsics: Extrinsics | None = None,
         color_frame: str = "",
         depth_frame: str = "",
+        sigma: bool = True,
     ) -> PipelineResult:
         """One pair.
 
@@ -154,6 +162,7 @@ class DepthPipeline:
             color_camera, depth_camera: of exactly these images, where known.
             extrinsics: depth camera -> colour camera, where known.
             color_frame, depth_frame: frame_ids; equal ones mean that depth is in the colour camera's place already.
+            sigma: whether the uncertainty is wanted.
 
         Raises:
             RegistrationError: depth has to be registered, but something for it is missing.
@@ -165,6 +174,11 @@ class DepthPipeline:
             extrinsics, color_frame, depth_frame,
         )  # fmt: skip
         out_camera = color_camera
+        if plan.source is not None and (color_camera.height, color_camera.width) != color.shape[:2]:
+            raise ValueError(
+                f"the colour camera is of {color_camera.width}x{color_camera.height} pixels, its image of "
+                f"{color.shape[1]}x{color.shape[0]}; use color_camera.resized"
+            )
         if plan.rectify:
             out_camera = replace(color_camera, model="", distortion=())
             color = self._rectify(color, color_camera)
@@ -191,7 +205,7 @@ class DepthPipeline:
             known = nearest_pixel(usable.masked_fill(flying, torch.nan), size)
             removed = nearest_pixel((bad | flying).float(), size) > 0.5
         rejected = int((bad | flying).sum())
-        return self._finish(color, lr, trusted, known, removed, scale, out_camera, plan, rejected)
+        return self._finish(color, lr, trusted, known, removed, scale, out_camera, plan, rejected, sigma)
 
     @torch.inference_mode()
     def _finish(
@@ -205,6 +219,7 @@ class DepthPipeline:
         camera: Camera | None,
         plan: RegistrationPlan,
         rejected: int,
+        with_sigma: bool,
     ) -> PipelineResult:
         settings = self.settings
         guide = self.upsampler.to_guide(torch.from_numpy(np.array(color, order="C")).permute(2, 0, 1)[None])
@@ -214,15 +229,22 @@ class DepthPipeline:
         hr, residual = enforce_measurements(hr, lr, trusted & away_from_edges(lr), scale, *bounds)
         out, provenance = classify(hr, known, settings.max_fill_px, removed)
         sigma = None
-        if self.sigma_head is not None:
+        if with_sigma and self.sigma_head is not None:
             sigma = self.sigma_head.predict(guide, lr, out)[0, 0].cpu().numpy()
         if settings.watchdog:
-            self.watchdog.update(color, lr[0, 0].cpu().numpy())
+            self._watch(color, lr[0, 0].cpu().numpy(), scale)
         residual = residual.abs().nan_to_num(-1.0).amax().item()
         return PipelineResult(
             out[0, 0].cpu().numpy(), provenance[0, 0].cpu().numpy(), sigma, color, camera, scale, plan.why,
             residual if residual >= 0 else float("nan"), rejected,
         )  # fmt: skip
+
+    def _watch(self, color: np.ndarray, lr: np.ndarray, scale: int) -> None:
+        # Whole cells alone: the last ones may reach beyond the image, and both must cover the same rectangle.
+        rows, cols = (length // scale for length in color.shape[:2])
+        if rows and cols:
+            with self.watching:
+                self.watchdog.update(color[: rows * scale, : cols * scale], lr[:rows, :cols])
 
     def _inspect(self, depth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Depth (1, 1, h, w) without what is out of range or stray, where that was, and which measurements are flying."""
@@ -250,11 +272,11 @@ class DepthPipeline:
     def _rectify(self, color: np.ndarray, camera: Camera) -> np.ndarray:
         if camera not in self._rectifiers:
             self._rectifiers.clear()
-            self._rectifiers[camera] = rectifying_grid(camera)
-        image = torch.from_numpy(np.array(color, order="C")).permute(2, 0, 1)[None].float()
+            self._rectifiers[camera] = rectifying_grid(camera).to(self.upsampler.device)
+        image = torch.from_numpy(np.array(color, order="C")).to(self.upsampler.device).permute(2, 0, 1)[None].float()
         grid = self._rectifiers[camera]
         out = torch.nn.functional.grid_sample(image, grid, align_corners=False, padding_mode="border")
-        return out[0].permute(1, 2, 0).round().to(torch.uint8).numpy()
+        return out[0].permute(1, 2, 0).round().to(torch.uint8).contiguous().cpu().numpy()
 
 
 def _cells_to_pixels(cells: Tensor, scale: int, size: tuple[int, int]) -> Tensor:

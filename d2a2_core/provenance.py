@@ -13,7 +13,7 @@ from d2a2_core.depth import refined_mask, within_distance
 class Provenance(IntEnum):
     """Where the depth of a pixel comes from; each value takes precedence over the ones before it, but for NONE."""
 
-    NONE = 0  #: no depth (NaN): no measurement within ``max_fill_px``
+    NONE = 0  #: no depth (NaN): no measurement within ``max_fill_px``, or the network gave no finite number
     MEASURED = 1  #: the LR cell that the pixel lies in held a measurement, and the depth agrees with it
     REFINED = 2  #: the cell held a measurement, but the guide moved an edge across this pixel: its depth is another
     FILLED = 3  #: a hole, at most ``max_fill_px`` from a measured pixel
@@ -28,7 +28,7 @@ def classify(
     """Masks depth that is too far from any measurement and says where the rest comes from.
 
     Args:
-        depth: (B, 1, H, W) metres, everywhere.
+        depth: (B, 1, H, W) metres, everywhere; what is not finite is no depth.
         measured: (B, 1, H, W) metres: the measurement of the cell that each pixel lies in, NaN where there is none.
         max_fill_px: holes are kept up to this many pixels from the nearest measured one.
         removed: (B, 1, H, W) bool: pixels whose cell had a measurement that was rejected.
@@ -37,11 +37,11 @@ def classify(
         depth with NaN, and provenance (B, 1, H, W) uint8, values of :class:`Provenance`.
     """
     known = torch.isfinite(measured)
-    reachable = within_distance(known, max_fill_px)
+    there = within_distance(known, max_fill_px) & torch.isfinite(depth)
     provenance = torch.full(known.shape, int(Provenance.NONE), dtype=torch.uint8, device=known.device)
-    provenance[reachable] = int(Provenance.FILLED)
-    provenance[known] = int(Provenance.MEASURED)
-    provenance[refined_mask(depth, measured)] = int(Provenance.REFINED)
+    provenance[there] = int(Provenance.FILLED)
+    provenance[known & there] = int(Provenance.MEASURED)
+    provenance[refined_mask(depth, measured) & there] = int(Provenance.REFINED)
     if removed is not None:
         provenance[removed & ~known] = int(Provenance.REMOVED)
-    return torch.where(reachable, depth, torch.nan), provenance
+    return torch.where(there, depth, torch.nan), provenance

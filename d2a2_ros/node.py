@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import message_filters
@@ -34,6 +34,7 @@ from d2a2_ros.run import run
 from d2a2_ros.transforms import ExtrinsicsSource
 from d2a2_ros.worker import LatestWorker
 
+_INFO_WAIT = 0.5  # seconds, once; drivers send the first camera info just after the first image
 _SILENCE = 10.0  # seconds without pairs before the node says what is missing; cameras take a while to start
 # A recording that starts again sends its first stamps again. One late image is not that: so many in a row, so late, are.
 _RESTART_IMAGES, _RESTART_SECONDS = 10, 5.0
@@ -75,7 +76,8 @@ class UpsampleNode(Node):
         self._last_stamp: Time | None = None
         self._newest: Time | None = None  # colour stamp
         self._late, self._epoch, self._pipeline_epoch = 0, 0, 0
-        self.last: PipelineResult | None = None
+        self._figures: dict[str, str] = {}
+        self._infos_awaited = False
         self._quiet_since, self._seen = time.monotonic(), (0, 0, 0)
         self._problem = ""
         self._create_publishers()
@@ -98,6 +100,7 @@ class UpsampleNode(Node):
 
     def destroy_node(self) -> None:
         """Ends the worker (waiting a moment for the frame it computes), then the node."""
+        self.extrinsics.stop()
         self._worker.stop()
         self._jump.unregister()
         super().destroy_node()
@@ -176,10 +179,12 @@ class UpsampleNode(Node):
             self.statistics.count("stale")
             self.reporter.report("stale", "dropped a pair whose stamp is not after the last published one")
             return
+        pair = self._with_infos(pair)
         try:
             result = self._compute(pair)
         except (FrameError, ValueError) as error:
-            self._unusable(getattr(error, "cause", str(error)), str(error))
+            # The start of a message tells the cause; the figures after it may differ from frame to frame.
+            self._unusable(getattr(error, "cause", str(error)[:40]), str(error))
             return
         if self._worker.stopped:  # the publishers may be gone
             return
@@ -191,6 +196,20 @@ class UpsampleNode(Node):
         age = (self.get_clock().now().nanoseconds - stamp.nanoseconds) * 1e-9
         self.statistics.published(time.monotonic() - started, age)
 
+    def _with_infos(self, pair: Pair) -> Pair:
+        """The pair with the camera infos that it lacks, should they have come. Waits a moment for published ones, once.
+
+        Without, the first pair of a raw depth camera would be taken for a registered one.
+        """
+        missing = [w for w, info in (("color", pair.color_info), ("depth", pair.depth_info)) if info is None]
+        end = time.monotonic() + (0.0 if self._infos_awaited else _INFO_WAIT)
+        self._infos_awaited = True
+        for which in missing:
+            published = self.count_publishers(self.resolve_topic_name(f"{which}/camera_info"))
+            while published and which not in self._infos and not self._worker.stopped and time.monotonic() < end:
+                time.sleep(0.01)
+        return replace(pair, **{f"{which}_info": self._infos.get(which) for which in missing}) if missing else pair
+
     def _compute(self, pair: Pair) -> PipelineResult:
         color = self._read("colour", color_array, pair.color)
         depth = self._read("depth", depth_array, pair.depth)
@@ -199,12 +218,14 @@ class UpsampleNode(Node):
         if pair.epoch != self._pipeline_epoch:
             self.pipeline.reset()
             self._pipeline_epoch = pair.epoch
-        self.pipeline.settings = self.settings.pipeline()
+        self.pipeline.settings = settings = self.settings.pipeline()
+        extrinsics = None if settings.registration == "off" else self.extrinsics.lookup(*frames)
+        with_sigma = self._sigma_out.get_subscription_count() > 0
         result = self.pipeline.process(
-            color, depth, self._camera(pair.color_info, color), self._camera(pair.depth_info, depth),
-            self.extrinsics.lookup(*frames), *frames,
+            color, depth, self._camera(pair.color_info, color), self._camera(pair.depth_info, depth), extrinsics, *frames,
+            with_sigma,
         )  # fmt: skip
-        self.last = result
+        self._figures = describe(result)
         if result.registration != self._registration:
             self._registration = result.registration
             self.get_logger().info(result.registration)
@@ -216,8 +237,16 @@ class UpsampleNode(Node):
         """The camera of the image that really came; None, and a report, where it is not calibrated."""
         if info is None:
             return None
+        height, width = image.shape[:2]
+        whole = info.width and info.height and not info.roi.width
+        if whole and abs(info.width * height / (info.height * width) - 1) > 0.02:
+            self.reporter.report(
+                f"shape {info.header.frame_id}",
+                f"camera info of '{info.header.frame_id}' is for {info.width}x{info.height}, its image has {width}x{height}: it "
+                "is stretched to that; if the driver cuts the image, the calibration is wrong",
+            )
         try:
-            return camera_from_info(resized_info(info, image.shape[1], image.shape[0], info.header))
+            return camera_from_info(resized_info(info, width, height, info.header))
         except ValueError as error:
             self.reporter.report(f"camera {info.header.frame_id}", f"camera info of '{info.header.frame_id}': {error}")
             return None
@@ -292,9 +321,9 @@ class UpsampleNode(Node):
         constants = {
             "weights": self.settings.weights, "device": str(self.upsampler.device), "precision": self.upsampler.precision,
         }  # fmt: skip
-        if self.last is not None:
-            constants |= describe(self.last)
-        drift, offset = drift_report(self.pipeline.watchdog, self.settings.drift_threshold_px)
+        constants |= self._figures
+        with self.pipeline.watching:
+            drift, offset = drift_report(self.pipeline.watchdog, self.settings.drift_threshold_px)
         if drift:
             self.reporter.report("drift", drift)
         name, now, problem = self.get_fully_qualified_name(), self.get_clock().now(), self._problem or drift

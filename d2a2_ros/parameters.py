@@ -56,6 +56,17 @@ class Spec:
             out.integer_range = [IntegerRange(from_value=self.bounds[0], to_value=self.bounds[1], step=1)]
         return out
 
+    def wanted(self) -> str:
+        """What to give, and how to write it in YAML, for messages."""
+        allowed = f" from {self.bounds[0]} to {self.bounds[1]}" if self.bounds else ""
+        if self.type == Parameter.Type.DOUBLE_ARRAY:
+            return "a list of numbers, each with decimal points: [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]"
+        if isinstance(self.default, float):
+            return f"float{allowed}, with a decimal point (6.0, not 6)"
+        if "on" in self.choices:  # YAML reads a bare on as true
+            return f'str, in quotes: {self.name}: "on"'
+        return f"{type(self.default).__name__}{allowed}"
+
     def check(self, value: Any) -> None:
         """Raises ParameterError for a value that is not allowed."""
         if self.choices and value not in self.choices:
@@ -143,11 +154,8 @@ class NodeParameters:
                 start = spec.default if spec.type is None else spec.type
                 spec.check(node.declare_parameter(spec.name, start, spec.descriptor()).value)
             except (InvalidParameterTypeException, InvalidParameterValueException) as error:
-                allowed = f" from {spec.bounds[0]} to {spec.bounds[1]}" if spec.bounds else ""
-                raise ParameterError(
-                    f"parameter '{spec.name}' must be {type(spec.default).__name__}{allowed}: {error}"
-                ) from error
-        node.add_on_set_parameters_callback(_validate)
+                raise ParameterError(f"parameter '{spec.name}' must be {spec.wanted()}: {error}") from error
+        node.add_on_set_parameters_callback(self._validate)
         given = getattr(node, "_parameter_overrides", {})  # rclpy has no public list of what was asked for
         unknown = sorted(n for n in given if not node.has_parameter(n) and not n.startswith("qos_overrides."))
         if unknown:
@@ -166,16 +174,19 @@ class NodeParameters:
         Raises:
             ValueError: settings that do not go together; the message says which.
         """
-        values = {f.name: getattr(self, f.name) for f in fields(PipelineSettings) if f.name != "watchdog"}
+        return self._pipeline({})
+
+    def _pipeline(self, changes: dict[str, Any]) -> PipelineSettings:
+        names = [f.name for f in fields(PipelineSettings) if f.name != "watchdog"]
+        values = {name: changes[name] if name in changes else getattr(self, name) for name in names}
         return PipelineSettings(**values, watchdog=self.drift_threshold_px > 0)
 
-
-def _validate(parameters: list[Parameter]) -> SetParametersResult:
-    specs = {spec.name: spec for spec in SPECS}
-    try:
-        for parameter in parameters:
-            if parameter.name in specs:
-                specs[parameter.name].check(parameter.value)
-    except ParameterError as error:
-        return SetParametersResult(successful=False, reason=str(error))
-    return SetParametersResult(successful=True)
+    def _validate(self, parameters: list[Parameter]) -> SetParametersResult:
+        changes, specs = {parameter.name: parameter.value for parameter in parameters}, {s.name: s for s in SPECS}
+        try:
+            for name in changes.keys() & specs.keys():
+                specs[name].check(changes[name])
+            self._pipeline(changes)
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)

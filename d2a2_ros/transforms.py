@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 
+import numpy as np
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.time import Time
 
 from d2a2_core.geometry import Extrinsics
+
+_CHANGE = 1e-5  # radians and metres: less is rounding, as of transforms that are composed anew each time
 
 
 class ExtrinsicsSource:
@@ -30,14 +34,23 @@ class ExtrinsicsSource:
         self._buffer = None if self._fixed else _tf_buffer(node)
         self._last: dict[tuple[str, str], Extrinsics] = {}
         self._waited: set[tuple[str, str]] = set()
+        self._stopped = threading.Event()
 
     @property
     def has_tf(self) -> bool:
         """Whether TF can be asked at all."""
         return self._buffer is not None
 
+    def stop(self) -> None:
+        """Ends a wait that is under way, and waits no more."""
+        self._stopped.set()
+
     def lookup(self, color_frame: str, depth_frame: str) -> Extrinsics | None:
-        """From the depth to the colour camera, or None where it is not known. Waits at most ``timeout``, the first time."""
+        """From the depth to the colour camera, or None where it is not known. Waits at most ``timeout``, the first time.
+
+        Raises:
+            ValueError: TF holds what is no rigid transform.
+        """
         if self._fixed is not None or color_frame == depth_frame:
             return self._fixed
         if self._buffer is None:
@@ -47,25 +60,37 @@ class ExtrinsicsSource:
         self._waited.add(frames)
         found = self._ask(frames, wait)
         before = self._last.get(frames)
-        if found is None:
+        if found is None or (before and _close(before, found)):
             return before  # a static transform does not end
-        if before != found:
-            self._node.get_logger().info(
-                f"transform from '{depth_frame}' to '{color_frame}' {'has changed' if before else 'found on TF'}: {found}"
-            )
-            self._last[frames] = found
-        return self._last[frames]
+        self._node.get_logger().info(
+            f"transform from '{depth_frame}' to '{color_frame}' {'has changed' if before else 'found on TF'}: {found}",
+            throttle_duration_sec=10.0,
+        )
+        self._last[frames] = found
+        return found
 
     def _ask(self, frames: tuple[str, str], wait: float) -> Extrinsics | None:
         # Own polling: tf2_ros' timeouts run on ROS time, which stands still while a recording is paused.
         end = time.monotonic() + wait
         while not self._buffer.can_transform(*frames, Time(), Duration()):
-            if time.monotonic() >= end or not self._node.context.ok():
+            if time.monotonic() >= end or not self._node.context.ok() or self._stopped.wait(0.05):
                 return None
-            time.sleep(0.05)
-        transform = self._buffer.lookup_transform(*frames, Time()).transform
+        try:
+            transform = self._buffer.lookup_transform(*frames, Time()).transform
+        except Exception:  # tf2's own types, no ValueErrors: what was there a moment ago is not any more
+            return None
         t, q = transform.translation, transform.rotation
-        return Extrinsics.from_quaternion((t.x, t.y, t.z), (q.x, q.y, q.z, q.w))
+        try:
+            return Extrinsics.from_quaternion((t.x, t.y, t.z), (q.x, q.y, q.z, q.w))
+        except ValueError as error:
+            raise ValueError(
+                f"the transform from '{frames[1]}' to '{frames[0]}' on TF cannot be used: {error}"
+            ) from error
+
+
+def _close(a: Extrinsics, b: Extrinsics) -> bool:
+    off = max(np.abs(a.rotation - b.rotation).max(), np.abs(a.translation - b.translation).max())
+    return bool(off <= _CHANGE)
 
 
 def _tf_buffer(node: Node):

@@ -50,7 +50,7 @@ class PairWorker:
         try:
             return head, self._process(color, depth, infos, stamp)
         except ValueError as error:  # FrameError is one
-            return head | {"cause": getattr(error, "cause", str(error)), "message": str(error)}, []
+            return head | {"cause": getattr(error, "cause", str(error)[:40]), "message": str(error)}, []
 
     def _process(self, color_raw: bytes, depth_raw: bytes, infos: tuple, stamp: int) -> list[tuple[str, memoryview]]:
         color_msg, color = self._read("colour", color_raw, self._topics.color.msgtype, msgs.read_color)

@@ -23,8 +23,8 @@ def camera_from_info(info: Any) -> Camera:
 def resized_info(info: Any, width: int, height: int, header: Any) -> Any:
     """``info`` for the image that really came, of width x height; a copy of the same type, with ``header``.
 
-    An info of that size only gets the new header. One whose ROI has that size describes a cropped image: it is shifted. Any
-    other is resized: K, P and ROI scaled, c' = (c + 0.5) s - 0.5.
+    An info of that size only gets the new header. One whose ROI, binned, has that size describes a cropped image: it is
+    shifted, and scaled by the binning. Any other is resized: K, P and ROI scaled, c' = (c + 0.5) s - 0.5.
     """
     out = copy.deepcopy(info)
     out.header = header
@@ -32,23 +32,29 @@ def resized_info(info: Any, width: int, height: int, header: Any) -> Any:
         return out
     out.binning_x = out.binning_y = 0  # K and P are of the image itself from here on
     roi = out.roi
-    if (roi.width, roi.height) == (width, height):
+    bins = max(info.binning_x, 1), max(info.binning_y, 1)
+    if roi.width and roi.height and (roi.width // bins[0], roi.height // bins[1]) == (width, height):
         for matrix, columns in ((out.k, 3), (out.p, 4)):
             matrix[2] -= roi.x_offset
             matrix[columns + 2] -= roi.y_offset
-        out.width, out.height = width, height
         roi.x_offset = roi.y_offset = roi.width = roi.height = 0
         roi.do_rectify = False
+        _scale(out, 1 / bins[0], 1 / bins[1])
+        out.width, out.height = width, height
         return out
     sx, sy = width / info.width, height / info.height
+    _scale(out, sx, sy)
     out.width, out.height = width, height
-    for matrix, columns in ((out.k, 3), (out.p, 4)):
+    roi.x_offset, roi.width = round(roi.x_offset * sx), round(roi.width * sx)
+    roi.y_offset, roi.height = round(roi.y_offset * sy), round(roi.height * sy)
+    return out
+
+
+def _scale(info: Any, sx: float, sy: float) -> None:
+    for matrix, columns in ((info.k, 3), (info.p, 4)):
         matrix[0] *= sx
         matrix[2] = (matrix[2] + 0.5) * sx - 0.5
         matrix[columns + 1] *= sy
         matrix[columns + 2] = (matrix[columns + 2] + 0.5) * sy - 0.5
-    out.p[3] *= sx  # baseline terms of a stereo pair are in pixels
-    out.p[7] *= sy
-    roi.x_offset, roi.width = round(roi.x_offset * sx), round(roi.width * sx)
-    roi.y_offset, roi.height = round(roi.y_offset * sy), round(roi.height * sy)
-    return out
+    info.p[3] *= sx  # baseline terms of a stereo pair are in pixels
+    info.p[7] *= sy

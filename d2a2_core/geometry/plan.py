@@ -69,7 +69,7 @@ def plan_registration(
     for camera, name in ((color_camera, "colour"), (depth_camera, "depth")):
         if camera is None:
             raise RegistrationError(
-                f"{why}, but no camera info of the {name} camera came; registration needs both cameras'"
+                f"{why}, but there is no usable camera info of the {name} camera; registration needs both cameras'"
             )
     if extrinsics is None:
         if color_frame != depth_frame:
@@ -94,7 +94,7 @@ def _wanted(
         return mode == "on", f"registration is {mode} by parameter"
     if color_camera is None or depth_camera is None:
         missing = "colour" if color_camera is None else "depth"
-        return False, f"depth is taken as registered: there is no camera info of the {missing} camera" + (
+        return False, f"depth is taken as registered: there is no usable camera info of the {missing} camera" + (
             f", though depth is in frame '{depth_frame}' and colour in '{color_frame}'; if it is not registered, its edges "
             "will be off"
             if depth_frame != color_frame
@@ -113,6 +113,8 @@ def _wanted(
             f"depth is taken as registered: frames '{depth_frame}' and '{color_frame}' differ, but the intrinsics are the "
             "colour camera's"
         )
+    if color_frame == depth_frame:
+        return True, f"depth is registered here: same frame '{color_frame}', but extrinsics are given"
     return True, f"depth is registered here: it is in frame '{depth_frame}', colour in '{color_frame}'"
 
 
@@ -120,8 +122,17 @@ def same_projection(a: Camera, b: Camera) -> bool:
     """Whether two cameras of the same image size see every pixel in the same direction, to about a percent."""
     if (a.width, a.height, a.distorted) != (b.width, b.height, b.distorted):
         return False
+    if a.distorted and not ((a.model == "equidistant") == (b.model == "equidistant") and _same_lens(a, b)):
+        return False
     differences = np.abs([a.fx - b.fx, a.fy - b.fy, a.cx - b.cx, a.cy - b.cy])
     return bool((differences <= _SAME_INTRINSICS * max(b.fx, b.fy)).all())
+
+
+def _same_lens(a: Camera, b: Camera) -> bool:
+    """Whether the coefficients agree; trailing zeros are optional, and plumb_bob is the rational model's first part."""
+    length = max(len(a.distortion), len(b.distortion))
+    k = [np.pad(camera.distortion, (0, length - len(camera.distortion))) for camera in (a, b)]
+    return bool(np.allclose(*k, rtol=1e-3, atol=1e-3))
 
 
 def rectifying_grid(camera: Camera) -> Tensor:

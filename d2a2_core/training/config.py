@@ -40,6 +40,7 @@ class TrainConfig:
     l2_weight: float = (
         0.0  # of the squared error added to the L1 loss; pulls at edges, where L1 alone is content early on
     )
+    relative_loss: bool = False  # divide each sample's loss by bicubic's: else x16 and the hopeless outweigh the rest
     clip: float = 0.0  # largest gradient norm (0 = off)
     ema: float = 0.0  # decay of the averaged weights that are validated and shipped (0 = off)
     precision: str = "float32"  # float32 | bf16 | fp16 (autocast; fp16 on a GPU only)

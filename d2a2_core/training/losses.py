@@ -13,6 +13,24 @@ def reconstruction_loss(prediction: Tensor, target: Tensor, l2_weight: float = 0
     return (error.abs() + l2_weight * error.square()).sum() / valid.sum().clamp(min=1)
 
 
+def relative_loss(
+    prediction: Tensor, plain: Tensor, target: Tensor, l2_weight: float = 0.0, floor: float = 0.01
+) -> Tensor:
+    """Mean over the images of (loss of the prediction) / (loss of a plain enlargement), as :func:`reconstruction_loss`.
+
+    Without it large scales outweigh small ones where they are mixed, and scenes too fine for their scale, of which nothing can
+    be learnt, outweigh all others.
+
+    Args:
+        prediction, plain, target: (B, 1, H, W).
+        floor: smallest divisor, so that a bare wall does not count a thousandfold.
+    """
+    return torch.stack([
+        reconstruction_loss(p, t, l2_weight) / reconstruction_loss(b, t, l2_weight).clamp(min=floor)
+        for p, b, t in zip(prediction, plain, target, strict=True)
+    ]).mean()  # fmt: skip
+
+
 def rmse_per_image(prediction: Tensor, target: Tensor) -> list[float]:
     """Root mean square error of each image (B, 1, H, W) over the target's finite values."""
     valid = torch.isfinite(target)

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from d2a2_core.data.sampling import TrainingBatches
 from d2a2_core.network import build_model
 from d2a2_core.training.config import TrainConfig, make_config, save_config
-from d2a2_core.training.losses import reconstruction_loss, rmse_per_image
+from d2a2_core.training.losses import reconstruction_loss, relative_loss, rmse_per_image
 from d2a2_core.training.provenance import provenance
 from d2a2_core.training.sources import training_source, validation_source
 from d2a2_core.upsampler import resolve_device
@@ -143,7 +143,7 @@ class Trainer:
         batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
         with self._autocast():
             prediction = model(batch["guide"], batch["lr"])
-        loss = reconstruction_loss(prediction.float(), batch["hr"], self.config.l2_weight)
+        loss = self._loss(prediction.float(), batch)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         if self.config.clip:
@@ -154,6 +154,13 @@ class Trainer:
         self.step += 1
         self._average()
         return loss.detach()
+
+    def _loss(self, prediction: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        weight = self.config.l2_weight
+        if not self.config.relative_loss:
+            return reconstruction_loss(prediction, batch["hr"], weight)
+        plain = F.interpolate(batch["lr"], size=batch["hr"].shape[-2:], mode="bicubic", align_corners=False)
+        return relative_loss(prediction, plain, batch["hr"], weight)
 
     @torch.no_grad()
     def _average(self) -> None:

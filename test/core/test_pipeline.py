@@ -45,10 +45,11 @@ def plan(mode="auto", rectify=False, color=COLOR, depth=DEPTH, extrinsics=None, 
         ({"frames": ("c", "c"), "depth": COLOR.resized(24, 16), "lr_size": (16, 24)}, False, "registered already"),
         ({"depth": COLOR.resized(24, 16), "lr_size": (16, 24)}, False, "the intrinsics are the colour camera's"),
         ({"depth": COLOR.resized(24, 16), "lr_size": (16, 24), "extrinsics": BESIDE}, True, "in frame 'd'"),
-        ({"depth": None}, False, "no camera info of the depth camera"),
-        ({"color": None}, False, "no camera info of the colour camera"),
+        ({"depth": None}, False, "no usable camera info of the depth camera"),
+        ({"color": None}, False, "no usable camera info of the colour camera"),
         ({"mode": "off", "extrinsics": BESIDE}, False, "off by parameter"),
         ({"mode": "on", "frames": ("c", "c")}, True, "on by parameter"),
+        ({"frames": ("c", "c"), "extrinsics": BESIDE}, True, "same frame 'c', but extrinsics"),
     ],
 )
 def test_whether_depth_is_registered(changes, registered, why):
@@ -73,11 +74,26 @@ def test_what_is_missing_is_said(changes, message):
 
 @pytest.mark.parametrize(
     "bad",
-    [{"registration": "maybe"}, {"output_geometry": "round"}, {"depth_range": "x"}, {"min_depth": 3, "max_depth": 2}],
+    [
+        {"registration": "maybe"},
+        {"output_geometry": "round"},
+        {"depth_range": "x"},
+        {"min_depth": 3, "max_depth": 2},
+        {"bound_abs": -1.0},
+        {"bound_rel": float("nan")},
+        {"max_fill_px": -1.0},
+    ],
 )
 def test_settings_that_cannot_be(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         PipelineSettings(**bad)
+
+
+def test_another_lens_is_another_view():
+    lens, other = (replace(COLOR, model="plumb_bob", distortion=(k, 0.0, 0.0, 0.0, 0.0)) for k in (-0.3, 0.1))
+    same = replace(lens, model="rational_polynomial", distortion=(-0.3, *[0.0] * 7))  # the same lens, written otherwise
+    result = [plan(color=lens, depth=d.resized(24, 16), lr_size=(16, 24), frames=("c", "c")) for d in (other, same)]
+    assert [r.source is not None for r in result] == [True, False]
 
 
 def test_with_everything_off_it_is_the_upsampler():
@@ -200,3 +216,52 @@ def test_a_stream_keeps_its_range_and_reset_forgets_it():
 def test_cameras_of_other_sizes_are_refused():
     with pytest.raises(ValueError, match="size of its camera"):
         make(registration="on").process(gray(), np.ones((10, 10), np.float32), COLOR, DEPTH, BESIDE, "c", "d")
+
+
+def test_a_colour_camera_of_another_size_is_refused_where_it_matters():
+    with pytest.raises(ValueError, match=r"colour camera.*48x32.*96x64"):
+        make().process(gray(), np.ones((24, 30), np.float32), COLOR.resized(48, 32), DEPTH, BESIDE, "c", "d")
+
+
+@pytest.mark.parametrize("cameras", [(), (COLOR, DEPTH, BESIDE, "c", "d")])
+def test_a_frame_without_measurements_gives_nothing(cameras):
+    result = make().process(gray(), np.full((24, 30), np.nan, np.float32), *cameras)
+    assert np.isnan(result.depth).all()
+    assert (result.provenance == Provenance.NONE).all()
+    assert np.isnan(result.residual)
+
+
+class Broken(Bilinear):
+    """A network with numbers that are none, as float16 gives beyond 65504."""
+
+    def forward(self, guide, lr):
+        out = super().forward(guide, lr).clone()
+        out[..., :8, :8] = torch.nan
+        return out
+
+
+def test_where_the_network_gives_no_number_nothing_is_called_measured():
+    result = make(Broken()).process(gray(), np.full((16, 24), 1.5, np.float32))
+    assert np.isnan(result.depth[:8, :8]).all()
+    np.testing.assert_array_equal(result.provenance == Provenance.NONE, np.isnan(result.depth))
+
+
+def test_the_watchdog_sees_both_images_of_the_same_rectangle(monkeypatch):
+    """66 rows and 98 columns are 16.5 and 24.5 cells of the LR grid: the last ones reach beyond the image."""
+    seen = []
+    pipeline = make()
+    monkeypatch.setattr(pipeline.watchdog, "update", lambda color, depth: seen.append((color.shape, depth.shape)))
+    pipeline.process(np.zeros((66, 98, 3), np.uint8), np.ones((17, 25), np.float32))
+    ((color, lr),) = seen
+    assert (color[0] / lr[0], color[1] / lr[1]) == (4, 4)
+
+
+def test_sigma_is_computed_on_demand():
+    class Head(nn.Module):
+        def predict(self, guide, lr, hr):
+            return 0.01 * hr
+
+    pipeline = DepthPipeline(DepthUpsampler(Bilinear(), "cpu"), sigma_head=Head())
+    depth = np.ones((16, 24), np.float32)
+    assert pipeline.process(gray(), depth, sigma=False).sigma is None
+    np.testing.assert_allclose(pipeline.process(gray(), depth).sigma, 0.01, rtol=1e-3)

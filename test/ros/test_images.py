@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
 from std_msgs.msg import Header
 
 from d2a2_core.geometry import Camera
@@ -144,6 +144,15 @@ def test_info_of_a_cropped_image_is_shifted_not_scaled():
     assert camera_from_info(out) == Camera(640, 480, 600.0, 601.0, 319.0, 239.0, "plumb_bob", (0.0,) * 5)
     assert (out.p[2], out.p[6]) == (319.0, 239.0)
     assert out.roi.width == 0
+
+
+def test_a_binned_roi_is_shifted_and_scaled():
+    info = info_from_camera(Camera(1280, 960, 1000.0, 1000.0, 639.5, 479.5), Header())
+    info.binning_x = info.binning_y = 2
+    info.roi = RegionOfInterest(x_offset=320, y_offset=240, width=640, height=480)
+    out = resized_info(info, 320, 240, Header())
+    np.testing.assert_allclose(out.k, [500, 0, 159.5, 0, 500, 119.5, 0, 0, 1])
+    assert (out.width, out.height, out.roi.width, out.binning_x) == (320, 240, 0, 0)
 
 
 def test_binning_is_in_the_scaled_matrices_and_not_counted_twice():

@@ -1,6 +1,7 @@
 """The node on raw sensors: registration, TF, provenance, uncertainty and the calibration watchdog, over real DDS."""
 
 import sys
+import time
 import types
 from typing import ClassVar
 
@@ -88,6 +89,115 @@ def test_extrinsics_come_from_tf_and_a_change_is_followed(bench, tf):
     b.send_pair(stamp=2.0, depth=wall())
     after = np.isnan(depth_array(b.wait_for(DEPTH, 2)[1])).sum(axis=1).mean()
     assert before - after > 3  # 0.2 * 40 px are 8; less what was never seen
+
+
+def source(ros, tf, timeout=0.0):
+    import rclpy
+
+    from d2a2_ros.transforms import ExtrinsicsSource
+
+    return ExtrinsicsSource(rclpy.create_node("frames"), (), timeout)
+
+
+def test_noise_on_tf_is_no_change(ros, tf):
+    """Transforms composed of moving ones differ in their last digits each time; a registration is not built anew for that."""
+    lookup = source(ros, tf).lookup
+    tf["c", "d"] = BESIDE
+    first = lookup("c", "d")
+    tf["c", "d"] = [0.3 + 1e-7, *BESIDE[1:]]
+    assert lookup("c", "d") == first
+    tf["c", "d"] = [0.301, *BESIDE[1:]]
+    assert lookup("c", "d").translation[0] == 0.301
+
+
+def test_a_transform_that_is_gone_again_does_not_end_the_stream(ros, tf, monkeypatch):
+    """tf2's errors are no ValueErrors; between can_transform and lookup_transform its buffer may have lost the data."""
+    asked = source(ros, tf)
+    tf["c", "d"] = BESIDE
+    found = asked.lookup("c", "d")
+
+    def extrapolation(*_):
+        raise Exception("Lookup would require extrapolation into the past")
+
+    monkeypatch.setattr(asked._buffer, "lookup_transform", extrapolation)
+    assert asked.lookup("c", "d") == found
+    tf["c", "e"] = BESIDE
+    assert asked.lookup("c", "e") is None
+
+
+def test_a_transform_that_is_none_is_said_with_its_frames(ros, tf):
+    tf["c", "d"] = [0.0] * 7
+    with pytest.raises(ValueError, match=r"'d' to 'c'.*length 0"):
+        source(ros, tf).lookup("c", "d")
+
+
+def test_the_node_ends_while_it_waits_for_tf(bench, tf):
+    b = bench(tf_timeout=60.0)
+    b.listen(DEPTH, Image)
+    send_infos(b)
+    b.send_pair(depth=wall())
+    b.wait(lambda: b.node.extrinsics._waited)
+    b.node.extrinsics.stop()
+    b.wait(lambda: b.node.statistics["unusable"] == 1, 5.0)
+
+
+def test_tf_is_not_asked_where_registration_is_off(bench, tf):
+    b = bench(tf_timeout=60.0, registration="off")
+    b.listen(DEPTH, Image)
+    send_infos(b)
+    b.send_pair()
+    b.wait_for(DEPTH)
+    assert not b.node.extrinsics._waited
+
+
+def test_camera_infos_that_come_just_after_the_first_images_are_waited_for(bench):
+    """As drivers send them; without the depth camera's, auto would take the raw depth for registered."""
+    b = bench(extrinsics=BESIDE, max_fill_px=0.0)
+    b.listen(DEPTH, Image)
+    b.send_pair(depth=wall())
+    send_infos(b)
+    assert np.isnan(depth_array(b.wait_for(DEPTH)[0])).any()  # what the depth camera does not see
+    assert not any("taken as registered" in w for w in b.warnings)
+
+
+def test_camera_info_of_another_shape_is_said(bench):
+    b = bench()
+    b.listen(DEPTH, Image)
+    send_infos(b, color=COLOR_CAMERA.resized(48, 48), depth=COLOR_CAMERA.resized(12, 8))
+    b.send_pair()
+    b.wait_for(DEPTH)
+    assert any("48x48" in w and "48x32" in w for w in b.warnings), b.warnings
+
+
+def test_limits_that_do_not_go_together_are_refused_while_running(bench):
+    from rclpy.parameter import Parameter
+
+    b = bench(min_depth=0.5, max_depth=4.0)
+    for name, value in (("min_depth", 4.0), ("max_depth", 0.3)):
+        (result,) = b.node.set_parameters([Parameter(name, value=value)])
+        assert not result.successful
+        assert "min_depth < max_depth" in result.reason
+    both = [Parameter("min_depth", value=5.0), Parameter("max_depth", value=6.0)]
+    assert b.node.set_parameters_atomically(both).successful
+    assert b.node.settings.pipeline().min_depth == 5.0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("registration", True, 'in quotes: registration: "on"'),
+        ("extrinsics", [0, 0, 0, 0, 0, 0, 1], "with decimal points"),
+        ("max_depth", 6, "6.0"),
+    ],
+)
+def test_what_yaml_makes_of_values_is_explained(ros, tiny_weights, name, value, message):
+    from rclpy.parameter import Parameter
+
+    from d2a2_ros.node import UpsampleNode
+
+    values = {"weights": str(tiny_weights), "device": "cpu", name: value}
+    with pytest.raises(ValueError, match=message):
+        UpsampleNode(parameter_overrides=[Parameter(k, value=v) for k, v in values.items()])
 
 
 @pytest.mark.parametrize("installed", [True, False])
@@ -204,6 +314,48 @@ def test_sigma_is_published_where_there_is_a_head(bench, monkeypatch):
     sigma, depth = (b.wait_for(topic)[0] for topic in (SIGMA, DEPTH))
     assert (sigma.encoding, sigma.header) == ("32FC1", depth.header)
     np.testing.assert_allclose(depth_array(sigma), 0.01 * depth_array(depth), rtol=1e-5)
+
+
+def test_sigma_is_not_computed_while_nobody_subscribes(bench, monkeypatch):
+    class Head:
+        def to(self, device):
+            return self
+
+        def predict(self, guide, lr, hr):
+            raise AssertionError("nobody wants it")
+
+    monkeypatch.setattr("d2a2_ros.node.load_sigma_head", lambda weights: Head())
+    b = bench()
+    b.listen(DEPTH, Image)
+    b.send_pair()
+    b.wait_for(DEPTH)
+
+
+def test_diagnostics_do_not_look_at_the_watchdog_while_it_is_updated(bench, monkeypatch):
+    b = bench()
+    b.listen("/diagnostics", DiagnosticArray)
+    looked = []
+    monkeypatch.setattr(b.node.pipeline.watchdog, "estimate", lambda: looked.append(1))
+    with b.node.pipeline.watching:
+        before = len(looked)
+        time.sleep(1.5)  # more than the timer's period
+        assert len(looked) == before
+    b.wait(lambda: len(looked) > before)
+
+
+def test_errors_that_differ_in_their_figures_are_one_cause(bench, monkeypatch):
+    b = bench()
+    b.listen(DEPTH, Image)
+    figures = iter(range(100))
+
+    def fail(*_, **__):
+        raise ValueError(f"nothing that the depth camera sees lies in the view of the other, {next(figures)}")
+
+    monkeypatch.setattr(b.node.pipeline, "process", fail)
+    for stamp in (1.0, 2.0, 3.0):
+        b.send_pair(stamp=stamp)
+        b.wait(lambda n=int(stamp): b.node.statistics["unusable"] == n)
+    assert len([w for w in b.warnings if "nothing that" in w]) == 1
 
 
 def test_a_drifted_calibration_is_a_warning_on_diagnostics(bench, monkeypatch):

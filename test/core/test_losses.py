@@ -1,0 +1,32 @@
+"""What training minimises."""
+
+import pytest
+import torch
+
+from d2a2_core.training.losses import reconstruction_loss, relative_loss
+
+
+def test_reconstruction_loss_known_answer():
+    target = torch.tensor([[[[1.0, 2.0], [3.0, float("nan")]]]])
+    prediction = torch.tensor([[[[1.5, 2.0], [2.0, 9.0]]]])
+    assert float(reconstruction_loss(prediction, target)) == pytest.approx(0.5)
+    assert float(reconstruction_loss(prediction, target, 2.0)) == pytest.approx(0.5 + 2 * 1.25 / 3)
+
+
+def test_relative_loss_counts_every_sample_alike():
+    """A sample ten times as hard, on which the network does as well compared with bicubic, weighs as much."""
+    target = torch.zeros(2, 1, 4, 4)
+    plain = torch.full_like(target, 0.1)
+    plain[1] *= 10
+    prediction = 0.5 * plain
+    assert float(relative_loss(prediction, plain, target)) == pytest.approx(0.5)
+    assert float(relative_loss(plain, plain, target, 30.0)) == pytest.approx(1.0)
+    prediction.requires_grad_(True)
+    relative_loss(prediction, plain, target).backward()
+    easy, hard = prediction.grad.abs().sum(dim=(1, 2, 3))
+    assert float(easy) == pytest.approx(10 * float(hard))
+
+
+def test_a_bare_wall_does_not_outweigh_all():
+    flat = torch.zeros(1, 1, 4, 4)
+    assert float(relative_loss(flat + 0.001, flat, flat, floor=0.01)) == pytest.approx(0.1)
