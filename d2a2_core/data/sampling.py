@@ -144,6 +144,9 @@ class TrainingBatches(Dataset):
         seed: of crops, flips and scales.
         rank, world: this process and the number of processes of a distributed run, which share each batch number.
         range_jitter: probability of the wider range.
+        soft: probability of depth edges that are a few pixels wide, as those of the benchmark sets are (Middlebury, Lu, NYUv2: the
+            largest step between neighbours is 40 to 60 % of the whole step); generated edges are one pixel wide. For clean
+            weights only: a robot's depth should not have values between foreground and background.
         misalign: probability of a depth map that is slightly soft and off its colour, as captured depth is.
         sensor: probability of an LR, and a colour image, as a depth camera of random quality gives them
             (:mod:`d2a2_core.data.degradation`): noise, mixed edges, holes (filled as :class:`d2a2_core.DepthUpsampler`
@@ -163,12 +166,13 @@ class TrainingBatches(Dataset):
         range_jitter: float = 0.0,
         misalign: float = 0.0,
         sensor: float = 0.0,
+        soft: float = 0.0,
     ) -> None:
         if crop % max(scales):
             raise ValueError(f"crop ({crop}) must be a multiple of the largest scale ({max(scales)})")
         self.source, self.scales, self.crop, self.batch_size = source, tuple(scales), crop, batch_size
         self.seed, self.rank, self.world = seed, rank, world
-        self.range_jitter, self.misalign, self.sensor = range_jitter, misalign, sensor
+        self.range_jitter, self.misalign, self.sensor, self.soft = range_jitter, misalign, sensor, soft
 
     def __getitem__(self, batch: int) -> dict[str, Tensor]:
         scale = self.scales[np.random.default_rng([self.seed, batch, 0]).integers(len(self.scales))]
@@ -184,6 +188,8 @@ class TrainingBatches(Dataset):
             raise ValueError(f"scene {index} has invalid depth, expected finite values; fill or leave out such pairs")
         if rng.random() < self.misalign:
             depth = misaligned(depth, rng)
+        if self.soft and rng.random() < self.soft:
+            depth = softened(depth, rng)
         if self.sensor and rng.random() < self.sensor:
             color, lr, lo, hi = sensor_depth(color, depth, scale, rng)
             # What the sensor lost altogether cannot be learnt, and would outweigh everything else in a squared loss.
@@ -258,6 +264,13 @@ def sensor_depth(
     guide = torch.from_numpy(np.array(seen)).permute(2, 0, 1)[None].float() / 255
     filled = fill_holes(torch.from_numpy(np.array(lr))[None, None], F.avg_pool2d(guide, scale))[0, 0].numpy()
     return seen, filled, float(lr[valid].min()), float(lr[valid].max())
+
+
+def softened(depth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Depth (H, W) with edges as wide as those of benchmark images: blurred by 0.4 to 1.2 px."""
+    from scipy.ndimage import gaussian_filter
+
+    return gaussian_filter(depth, rng.uniform(0.4, 1.2)).astype(np.float32)
 
 
 def misaligned(depth: np.ndarray, rng: np.random.Generator) -> np.ndarray:

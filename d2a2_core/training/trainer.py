@@ -195,6 +195,7 @@ class Trainer:
             config.range_jitter,
             config.misalign,
             config.sensor,
+            config.soft,
         )
         loader = DataLoader(
             data,
@@ -222,7 +223,7 @@ class Trainer:
         if not self.validation:
             size = min(config.batch_size, 8)
             data = TrainingBatches(
-                self.held_out, config.scales, config.crop, size, config.seed + 1, sensor=config.sensor
+                self.held_out, config.scales, config.crop, size, config.seed + 1, sensor=config.sensor, soft=config.soft
             )
             self.validation = [data[i] for i in range(config.validate_batches)]
         trained = {k: v.clone() for k, v in self.model.state_dict().items()} if self.averaged else None

@@ -257,3 +257,26 @@ def test_disparity_turns_depth_around_within_its_range():
     np.testing.assert_allclose(ratio, ratio[0, 0], rtol=1e-5)
     half = DisparityScenes(PairScenes([traceable(1)], 0), 0.5, 0)
     assert 20 < sum((half.scene(i, 16).depth == plain.depth).all() for i in range(60)) < 40
+
+
+def test_soft_edges_are_a_few_pixels_wide_and_the_lr_is_of_them():
+    """The largest step between neighbours is a part of the whole step, as in benchmark images; without it is all of it."""
+    edge = np.ones((64, 64), np.float32)
+    edge[:, 32:] = 2.0
+
+    class Edge:
+        def scene(self, index, crop):
+            return RGBD(np.zeros((64, 64, 3), np.uint8), edge)
+
+    shares = {}
+    for soft in (0.0, 1.0):
+        batch = TrainingBatches(Edge(), (4,), 64, 8, 0, soft=soft)[0]
+        hr = batch["hr"].numpy()
+        steps = np.maximum(np.abs(np.diff(hr, axis=-1)).max((1, 2, 3)), np.abs(np.diff(hr, axis=-2)).max((1, 2, 3)))
+        shares[soft] = steps / np.ptp(hr, axis=(1, 2, 3))
+        for lr, depth in zip(batch["lr"].numpy(), hr, strict=True):
+            np.testing.assert_allclose(lr[0], reduce_depth(depth[0], 4), atol=1e-5)
+    np.testing.assert_allclose(shares[0.0], 1.0, atol=1e-5)
+    assert (shares[1.0] > 0.3).all()
+    assert (shares[1.0] < 0.85).all()
+    assert np.ptp(shares[1.0]) > 0.05  # not always the same
