@@ -334,11 +334,11 @@ def _add_calibrate(commands) -> None:
     p.add_argument("--weights", default=DEFAULT_WEIGHTS, help="shipped name or path of a .safetensors file")
     p.add_argument("--out", type=Path, help="file of the head; default: NAME.sigma.safetensors beside the weights")
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--images", type=int, default=240, help="generated scenes to train on")
-    p.add_argument("--held-out", type=int, default=60, help="generated scenes to measure the coverage on")
+    p.add_argument("--images", type=int, default=360, help="generated scenes to train on")
+    p.add_argument("--held-out", type=int, default=90, help="generated scenes to measure the coverage on")
     p.add_argument("--data", default="shapes", help="scenes, as of d2a2 train")
     p.add_argument("--root", default="", help="their folder, as of d2a2 train")
-    p.add_argument("--size", default="320x240", help="of the scenes, WIDTHxHEIGHT, multiples of 16")
+    p.add_argument("--size", nargs="+", help="of the scenes, in turn: WIDTHxHEIGHT, multiples of 16 (default: three)")
     p.add_argument("--steps", type=int, default=1500, help="of the head's training")
     p.add_argument("--plot", type=Path, help="PNG of the reliability plot (default: reliability.png in this folder)")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
@@ -346,11 +346,12 @@ def _add_calibrate(commands) -> None:
 
 
 def _calibrate(o: argparse.Namespace) -> None:
-    from d2a2_core.training.calibrate import calibrate, format_table
+    from d2a2_core.training.calibrate import SIZES, calibrate, format_table
 
     plot = o.plot or Path("reliability.png")
+    sizes = [_size(text) for text in o.size] if o.size else SIZES
     path, table = calibrate(
-        o.weights, o.out, o.seed, o.images, o.held_out, o.data, o.root, _size(o.size), o.steps, o.device, plot
+        o.weights, o.out, o.seed, o.images, o.held_out, o.data, o.root, sizes, o.steps, o.device, plot
     )
     print(f"{format_table(table)}\nwritten: {path} and {plot}")
 

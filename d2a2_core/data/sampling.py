@@ -144,7 +144,7 @@ class TrainingBatches(Dataset):
         seed: of crops, flips and scales.
         rank, world: this process and the number of processes of a distributed run, which share each batch number.
         range_jitter: probability of the wider range.
-        soft: probability of depth edges that are a few pixels wide, as those of the benchmark sets are (Middlebury, Lu, NYUv2: the
+        soft: probability of depth edges that are some pixels wide, as those of benchmark sets are (Middlebury, Lu, NYUv2: the
             largest step between neighbours is 40 to 60 % of the whole step); generated edges are one pixel wide. For clean
             weights only: a robot's depth should not have values between foreground and background.
         misalign: probability of a depth map that is slightly soft and off its colour, as captured depth is.

@@ -38,13 +38,13 @@ from d2a2_core.uncertainty import (
 from d2a2_core.upsampler import DepthUpsampler
 from d2a2_core.weights import PRETRAINED, record_checksum, resolve_weights, sha256
 
-_SIZE = (240, 320)
+SIZES = ((240, 320), (384, 384), (160, 224))  # of the scenes, in turn: what is near an edge depends on it
 _CLEAN = 1 / 7  # share of scenes without a sensor's errors
 _MISREGISTERED = 0.4  # share of the others whose extrinsics are off, as in training
 _MAX_FILL_PX = 32.0  # twice the default, so that a larger limit finds a head that knows it
 _PIXELS = 4000  # that the head learns of each image
 _STEPS = 1500  # of the head's training
-_EDGE_WEIGHT = 5.0  # a pixel near an edge counts 1 + scale / this
+_EDGE_WEIGHT = 4.0  # a pixel near an edge counts 1 + scale / this
 _JITTER = 0.1  # of the features, in their standard deviations
 _EDGE_PX = 4  # pixels this near a depth edge of the truth are "near edges"
 BINS = 10
@@ -107,16 +107,17 @@ def sensor_view(scene, scale: int, rng: np.random.Generator) -> tuple[np.ndarray
 
 
 def cases(
-    pipeline: DepthPipeline, source: SceneSource, count: int, seed: int, size: tuple[int, int] = _SIZE
+    pipeline: DepthPipeline, source: SceneSource, count: int, seed: int, sizes: Sequence[tuple[int, int]] = SIZES
 ) -> Iterator[Case]:
-    """``count`` results on scenes of ``source``, the scales of the weights in turn.
+    """``count`` results on scenes of ``source``, the scales of the weights and the sizes in turn.
 
     Args:
-        size: (H, W) of the images, multiples of the largest scale.
+        sizes: (H, W) of the images, multiples of the largest scale.
     """
     scales = pipeline.upsampler.scales
     for index in range(count):
         rng = np.random.default_rng([seed, index])
+        size = sizes[index // len(scales) % len(sizes)]
         scene = source.scene(index, max(size))
         window = np.s_[: size[0], : size[1]]
         scene = type(scene)(np.ascontiguousarray(scene.color[window]), np.ascontiguousarray(scene.depth[window]))
@@ -271,15 +272,24 @@ def _figures(value: float) -> float:
 # -- the command -------------------------------------------------------------------------------------------------------
 
 
+def _command(weights: Path, settings: dict[str, Any]) -> str:
+    """What repeats it, without the places of files on this machine."""
+    options = {k: settings[k] for k in ("seed", "images", "held_out", "data", "steps")}
+    sizes = " ".join(f"{width}x{height}" for height, width in settings["sizes"])
+    root = " --root FOLDER" if settings["root"] else ""
+    flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in options.items())
+    return f"d2a2 calibrate --weights {weights.stem} {flags} --size {sizes}{root}"
+
+
 def calibrate(
     weights: str | Path,
     out: Path | None = None,
     seed: int = 0,
-    images: int = 240,
-    held_out: int = 60,
+    images: int = 360,
+    held_out: int = 90,
     data: str = "shapes",
     root: str = "",
-    size: tuple[int, int] = _SIZE,
+    sizes: Sequence[tuple[int, int]] = SIZES,
     steps: int = _STEPS,
     device: str = "auto",
     plot: Path | None = None,
@@ -291,7 +301,7 @@ def calibrate(
         out: the head's file; default beside the weights, where :func:`load_sigma_head` finds it.
         images, held_out: scenes to train on, and to measure on.
         data, root: of the scenes, as of ``d2a2 train``.
-        size: (H, W) of the scenes, multiples of the largest scale.
+        sizes: (H, W) of the scenes, in turn; multiples of the largest scale.
         steps: of the head's training.
         plot: PNG of the reliability plot.
 
@@ -304,29 +314,23 @@ def calibrate(
     pipeline = recording_pipeline(DepthUpsampler.from_pretrained(weights, device, "float32"))
     rng = np.random.default_rng([seed, 1])
     bar = tqdm(
-        cases(pipeline, training_source(config), images, seed, size), "scenes", images, unit="image", disable=None
+        cases(pipeline, training_source(config), images, seed, sizes), "scenes", images, unit="image", disable=None
     )
     samples = [sample_pixels(case, _PIXELS, rng) for case in bar]
     head = fit(samples, seed, steps)
     reliability = Reliability(seed)
     source = validation_source(config)
-    bar = tqdm(cases(pipeline, source, held_out, seed + 1, size), "held-out", held_out, unit="image", disable=None)
+    bar = tqdm(cases(pipeline, source, held_out, seed + 1, sizes), "held-out", held_out, unit="image", disable=None)
     for case in bar:
         reliability.add(case, head.predict(case.guide, case.lr, case.hr))
     table = reliability.table()
-    settings = {"data": data, "root": root, "seed": seed, "images": images, "held_out": held_out}
-    settings |= {"size": list(size), "steps": steps}
+    settings = {"data": data, "root": Path(root).name, "seed": seed, "images": images, "held_out": held_out}
+    settings |= {"sizes": [list(size) for size in sizes], "steps": steps}
     card = provenance(config) | {
         "title": f"uncertainty head of {weights.name}",
+        "command": _command(weights, settings),
         "weights_sha256": sha256(weights),
-        "settings": {
-            "data": data,
-            "root": root,
-            "seed": seed,
-            "images": images,
-            "held_out": held_out,
-            "size": list(_SIZE),
-        },
+        "settings": settings,
         "held_out": table,
     }
     save_sigma_head(out, head, card)

@@ -286,6 +286,6 @@ def test_shipped_head_covers_held_out_scenes(shipped):
     reliability = Reliability()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for case in cases(pipeline, ShapeScenes(987_654), 9, 4, (128, 160)):
+        for case in cases(pipeline, ShapeScenes(987_654), 9, 4, [(128, 160)]):
             reliability.add(case, shipped.predict(case.guide, case.lr, case.hr))
     assert 0.55 <= reliability.table()["coverage"]["all"] <= 0.8
