@@ -43,6 +43,58 @@ class PerScaleBatchNorm(nn.Module):
         return F.batch_norm(x, mean, var, self.weight, self.bias, self.training, self.momentum)
 
 
+class Context(nn.Module):
+    """What is around: a small U-Net at half and a quarter of the features' resolution, whose result is added to them.
+
+    At x8 and x16 one LR pixel covers a large part of what 3x3 convolutions at one resolution see. The last layer starts at
+    zero, so that the block is the identity at first.
+
+    Args:
+        channels: of the features.
+        widths: channels at half and at a quarter of the resolution.
+    """
+
+    def __init__(self, channels: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        half, quarter = widths
+        self.down1 = nn.Sequential(nn.Conv2d(channels, half, 3, stride=2, padding=1), nn.ReLU(), ResidualBlock(half))
+        self.down2 = nn.Sequential(nn.Conv2d(half, quarter, 3, stride=2, padding=1), nn.ReLU())
+        self.deepest = nn.Sequential(ResidualBlock(quarter), ResidualBlock(quarter))
+        self.up2 = nn.Sequential(nn.Conv2d(quarter, 4 * half, 1), nn.PixelShuffle(2))
+        self.merge = ResidualBlock(half)
+        self.up1 = nn.Sequential(nn.ReLU(), nn.Conv2d(half, 4 * channels, 1), nn.PixelShuffle(2))
+        nn.init.zeros_(self.up1[1].weight)
+        nn.init.zeros_(self.up1[1].bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W), of any size."""
+        half = self.down1(x)
+        around = self.up2(self.deepest(self.down2(half)))
+        half = self.merge(half + around[..., : half.shape[2], : half.shape[3]])  # odd sizes come back one larger
+        return x + self.up1(half)[..., : x.shape[2], : x.shape[3]]
+
+
+class Detail(nn.Module):
+    """A second look at the guide's pixels: corrects each 4x4 block of the result where an edge runs through it.
+
+    The stages only weight depth features by what they see in the guide; here the guide's own pixels and those of the
+    enlarged depth come in. Starts at zero.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            conv3x3(channels + 48 + 16, width), nn.ReLU(), conv3x3(width, width), nn.ReLU(), conv3x3(width, 16)
+        )
+        nn.init.zeros_(self.body[-1].weight)
+        nn.init.zeros_(self.body[-1].bias)
+
+    def forward(self, depth: Tensor, guide: Tensor, plain: Tensor) -> Tensor:
+        """Features (B, C, h, w), guide (B, 3, 4h, 4w) and enlarged depth (B, 1, 4h, 4w) -> (B, 1, 4h, 4w) to be added."""
+        pixels = (F.pixel_unshuffle(guide, 4).to(depth.dtype), F.pixel_unshuffle(plain, 4).to(depth.dtype))
+        return F.pixel_shuffle(self.body(torch.cat((depth, *pixels), dim=1)), 4)
+
+
 class D2A2Lite(nn.Module):
     """D2A2 with every convolution at a quarter of the resolution, for any of the scales 4, 8, 16 with one set of weights.
 
@@ -54,6 +106,8 @@ class D2A2Lite(nn.Module):
         channels: C of all features.
         blocks: residual blocks of the shallow depth features.
         groups: offset groups of the deformable convolutions.
+        context: channels of a :class:`Context` after each stage at 1/8 and 1/16 of the resolution; empty for none.
+        detail: channels of a :class:`Detail` beside the last layers; 0 for none.
         back_projections: times that what the bicubic reduction of the result lacks of the input is added to it (Irani and
             Peleg, "Improving resolution by image registration", 1991). For inputs that are such a reduction, without
             noise; 0 for a sensor's.
@@ -66,6 +120,8 @@ class D2A2Lite(nn.Module):
         channels: int = 48,
         blocks: int = 4,
         groups: int = 8,
+        context: Sequence[int] = (),
+        detail: int = 0,
         back_projections: int = 0,
         backend: str = "auto",
     ) -> None:
@@ -75,7 +131,7 @@ class D2A2Lite(nn.Module):
         self.scales = tuple(sorted(scales))
         self.config: dict[str, Any] = {
             "model": "d2a2-lite", "scales": list(self.scales), "channels": channels, "blocks": blocks, "groups": groups,
-            "back_projections": back_projections,
+            "context": list(context), "detail": detail, "back_projections": back_projections,
         }  # fmt: skip
         self.back_projections = back_projections
         self.guide_head = nn.Sequential(
@@ -89,9 +145,11 @@ class D2A2Lite(nn.Module):
         for stage in self.stages:
             stage.mfa.gate.norm = PerScaleBatchNorm(channels, len(self.scales))
         self.refine = nn.ModuleList(ResidualBlock(channels) for _ in range(3))
+        self.context = nn.ModuleList(Context(channels, context) for _ in self.stages) if context else None
         self.tail = nn.Sequential(
             conv3x3(channels, channels), nn.LeakyReLU(0.2), conv3x3(channels, 16), nn.PixelShuffle(4)
         )
+        self.detail = Detail(channels, detail) if detail else None
 
     def forward(self, guide: Tensor, lr: Tensor) -> Tensor:
         """As :meth:`D2A2.forward`: guide (B, 3, H, W) in [0, 1], lr (B, 1, H/s, W/s) in [0, 1] -> (B, 1, H, W)."""
@@ -107,7 +165,12 @@ class D2A2Lite(nn.Module):
             if i:
                 level = self.guide_levels[i - 1](level)
             depth = refine(stage(level, depth))
-        hr = self.tail(depth) + F.interpolate(lr, scale_factor=4, mode="bicubic", align_corners=False)
+            if self.context is not None:
+                depth = self.context[i](depth)
+        plain = F.interpolate(lr, scale_factor=4, mode="bicubic", align_corners=False)
+        hr = self.tail(depth) + plain
+        if self.detail is not None:
+            hr = hr + self.detail(depth, guide, plain)
         for _ in range(self.back_projections):
             hr = back_project_residual(hr, measured)
         return hr

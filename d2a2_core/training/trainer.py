@@ -256,9 +256,10 @@ class Trainer:
     def _initial_model(self) -> nn.Module:
         model = build_model(self.config.model)
         if self.config.init:
-            start = load_weights(resolve_weights(self.config.init))
+            start = load_weights(resolve_weights(self.config.init)).state_dict()
+            added = {k: v for k, v in model.state_dict().items() if k.split(".")[0] in ("context", "detail")}
             try:
-                model.load_state_dict(start.state_dict())
+                model.load_state_dict(added | start)  # parts that the start lacks begin at zero: they change nothing yet
             except RuntimeError as error:
                 raise TrainingError(f"init weights {self.config.init} do not fit the model: {error}") from error
         return model
