@@ -42,7 +42,8 @@ class DepthUpsampler:
         model: a D2A2 or D2A2Lite (anything with ``scales`` and ``forward(guide, lr)``); taken over: put into eval mode,
             moved to the device, its gradients switched off.
         device: "auto" (the GPU where there is one), "cpu", "cuda", "cuda:1", ...
-        precision: of the network alone: "float32", "float16", "bfloat16", or "auto": float16 on a GPU, else float32.
+        precision: of the network alone: "float32", "float16", "bfloat16", or "auto": float16 on a GPU, bfloat16 on a CPU
+            that computes in it (AVX512-BF16 or AMX), else float32.
         max_fill_px: holes are filled up to this many pixels of the colour image away from the nearest measured pixel.
         scale: 0 takes the trained scale nearest to the ratio of the sizes; another value forces that scale.
 
@@ -224,9 +225,17 @@ def resolve_device(device: str) -> torch.device:
 
 def _resolve_precision(precision: str, device: torch.device) -> str:
     if precision == "auto":
-        return "float16" if device.type == "cuda" else "float32"
+        if device.type == "cuda":
+            return "float16"
+        return "bfloat16" if _cpu_has_bfloat16() else "float32"
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be 'auto' or one of {sorted(PRECISIONS)}, got {precision!r}")
     if precision == "float16" and device.type == "cpu":
         raise ValueError("precision 'float16' needs a GPU; use 'float32' or 'bfloat16' on the CPU")
     return precision
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Whether this CPU multiplies in bfloat16 itself; others emulate it, which is slower than float32."""
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(check is not None and check() for check in checks)

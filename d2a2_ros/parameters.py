@@ -81,7 +81,7 @@ SPECS = (
     Spec("weights", DEFAULT_WEIGHTS, "Name of weights that ship with the package, or path of a .safetensors file."),
     Spec("device", "auto", "Where the network runs: auto (the GPU where there is one), cpu, cuda, cuda:1, ..."),
     Spec(
-        "precision", "auto", "Of the network alone; auto is float16 on a GPU and float32 on the CPU.",
+        "precision", "auto", "Of the network alone; auto is float16 on a GPU, bfloat16 on a CPU that has it, else float32.",
         choices=("auto", *PRECISIONS),
     ),
     Spec(

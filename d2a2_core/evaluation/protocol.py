@@ -9,7 +9,8 @@ Convention, after the released code of D2A2 (arXiv 2401.08123) and its peers:
 - Outputs are **not** clamped, as in the authors' code: bicubic overshoot counts. (Clamping to [0, 1] under ``oracle``
   lowers bicubic's RMSE by up to 0.1 %; under ``deploy`` it forbids values beyond the LR's. So it is an option only.)
 - RMSE is over all pixels of an image, then the mean over images. NYUv2 loses 6 px at each border first.
-- Pixels without ground truth (NaN) are not scored. For the input, holes are filled from around them.
+- Pixels without ground truth (NaN) are not scored. For the input, holes are filled from around them; those of a measured
+  LR by the measurement most alike in place and colour, as on the robot.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 
 from d2a2_core.data.benchmarks import Sample
 from d2a2_core.data.reduction import resize
@@ -77,7 +79,10 @@ def make_case(sample: Sample, scale: int, range_mode: str = "oracle") -> Case:
         raise ValueError(f"{sample.name}: {sample.depth.shape} is smaller than the scale {scale}")
     truth = sample.depth[:height, :width]
     size = height // scale, width // scale
-    lr = resize(_without_holes(truth if sample.lr is None else sample.lr, sample.name), size)
+    if sample.lr is None:
+        lr = resize(_without_holes(truth, sample.name), size)
+    else:
+        lr = resize(_without_holes(sample.lr, sample.name, sample.guide), size)
     known = truth[np.isfinite(truth)] if range_mode == "oracle" else lr
     if not known.size:
         raise ValueError(f"{sample.name}: no valid ground truth")
@@ -87,9 +92,13 @@ def make_case(sample: Sample, scale: int, range_mode: str = "oracle") -> Case:
     return Case(np.ascontiguousarray(sample.guide[:height, :width]), normalised, truth, lo, hi)
 
 
-def _without_holes(depth: np.ndarray, name: str) -> np.ndarray:
+def _without_holes(depth: np.ndarray, name: str, guide: np.ndarray | None = None) -> np.ndarray:
+    """Depth (h, w) with its holes filled; with a guide (H, W, 3) of the same view as :class:`d2a2_core.DepthUpsampler` does."""
     if np.isfinite(depth).all():
         return depth
     if not np.isfinite(depth).any():
         raise ValueError(f"{name}: expected a depth map with at least one valid pixel, got none")
-    return fill_holes(torch.from_numpy(depth)[None, None])[0, 0].numpy()
+    if guide is not None:
+        small = Image.fromarray(guide).resize(depth.shape[::-1], Image.Resampling.BOX)
+        guide = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float() / 255
+    return fill_holes(torch.from_numpy(depth)[None, None], guide)[0, 0].numpy()

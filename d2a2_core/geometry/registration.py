@@ -25,6 +25,7 @@ from d2a2_core.geometry.extrinsics import Extrinsics
 
 PROBE_DEPTHS = (0.5, 1.0, 3.0)  # metres; where the two views must have something in common
 MIN_SHARE = 0.4  # of a target pixel's expected points, or it is a hole
+LEAK = 0.1  # a single pixel so much farther than all of its eight neighbours is not of the scene as the target sees it
 PAD = 1  # ring of pixels around the target, so that its border has neighbours too
 
 
@@ -91,7 +92,7 @@ class Registration:
         if self._factor > 1:
             depth = _refine(depth, self._factor, min(0.01 + 4 / min(self.depth_camera.fx, self.depth_camera.fy), 0.05))
         points = self._visible(self._project(depth.flatten(1), constants), depth.shape[0])
-        values = self._average(points, depth.shape[0], constants.needed)
+        values = _without_leaks(self._average(points, depth.shape[0], constants.needed))
         return values[:, None, PAD:-PAD, PAD:-PAD].contiguous()
 
     @property
@@ -269,6 +270,23 @@ class _Means(NamedTuple):
         weight = total(torch.ones_like(shares.z))
         z = reference + total(shares.z - reference.index_select(0, shares.cells)) / weight
         return cls(z, total(shares.dx) / weight, total(shares.dy) / weight, weight)
+
+
+def _without_leaks(z: Tensor) -> Tensor:
+    """z (B, H, W) without single pixels that are farther than all around them.
+
+    Where the depth camera lost a piece of an object, nothing in the z-buffer hides what it saw of the wall behind, past the
+    object. An opening of one pixel is lost with it.
+    """
+    height, width = z.shape[1:]
+    known = F.pad(z.isfinite(), (1, 1, 1, 1))
+    padded = F.pad(z.nan_to_num(-torch.inf), (1, 1, 1, 1), value=-torch.inf)
+    windows = [np.s_[:, i : i + height, j : j + width] for i in range(3) for j in range(3) if (i, j) != (1, 1)]
+    farthest, count = torch.full_like(z, -torch.inf), torch.zeros_like(z, dtype=torch.uint8)
+    for window in windows:
+        torch.maximum(farthest, padded[window], out=farthest)
+        count += known[window]
+    return torch.where((count >= 5) & (z > (1 + LEAK) * farthest), torch.nan, z)
 
 
 def _box_shares(points: _Points, height: int, width: int) -> _Shares:

@@ -18,6 +18,7 @@ from d2a2_core.network.d2a2 import (
     check_inputs,
     conv3x3,
 )
+from d2a2_core.network.joint import JointUpsampling
 
 
 class PerScaleBatchNorm(nn.Module):
@@ -43,11 +44,45 @@ class PerScaleBatchNorm(nn.Module):
         return F.batch_norm(x, mean, var, self.weight, self.bias, self.training, self.momentum)
 
 
+# Of the guide's ReLUs below zero. With plain ones and Adam the guide's branch dies in the first steps of training: all its
+# weights move together while the depth features are still useless, no unit is positive again, and colour is lost for good.
+_SLOPE = 0.1
+
+
+def _act() -> nn.LeakyReLU:
+    return nn.LeakyReLU(_SLOPE)
+
+
+def _start_small(*convs: nn.Conv2d, factor: float = 0.0) -> None:
+    """Lets a branch begin without (or with little) effect on what it is added to."""
+    with torch.no_grad():
+        for conv in convs:
+            conv.weight.mul_(factor)
+            conv.bias.mul_(factor)
+
+
+def _evenly_exposed(guide: Tensor) -> Tensor:
+    """Guide (B, 3, H, W) with the mean of each channel at 0 and the contrast of a well exposed image, amplified 4 times at most.
+
+    A dark image says as much about edges as a bright one. And were the input not centred, a common step of all weights would
+    drive every feature the same way.
+    """
+    centred = guide - guide.mean(dim=(2, 3), keepdim=True)
+    return centred * (0.25 / centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=0.0625))
+
+
+class LeakyBlock(ResidualBlock):
+    """x + Conv(LReLU(Conv(x)))."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        return x + self.conv2(F.leaky_relu(self.conv1(x), _SLOPE))
+
+
 class Context(nn.Module):
     """What is around: a small U-Net at half and a quarter of the features' resolution, whose result is added to them.
 
-    At x8 and x16 one LR pixel covers a large part of what 3x3 convolutions at one resolution see. The last layer starts at
-    zero, so that the block is the identity at first.
+    At x8 and x16 one LR pixel covers a large part of what 3x3 convolutions at one resolution see.
 
     Args:
         channels: of the features.
@@ -57,14 +92,13 @@ class Context(nn.Module):
     def __init__(self, channels: int, widths: Sequence[int]) -> None:
         super().__init__()
         half, quarter = widths
-        self.down1 = nn.Sequential(nn.Conv2d(channels, half, 3, stride=2, padding=1), nn.ReLU(), ResidualBlock(half))
-        self.down2 = nn.Sequential(nn.Conv2d(half, quarter, 3, stride=2, padding=1), nn.ReLU())
-        self.deepest = nn.Sequential(ResidualBlock(quarter), ResidualBlock(quarter))
+        self.down1 = nn.Sequential(nn.Conv2d(channels, half, 3, stride=2, padding=1), _act(), LeakyBlock(half))
+        self.down2 = nn.Sequential(nn.Conv2d(half, quarter, 3, stride=2, padding=1), _act())
+        self.deepest = nn.Sequential(LeakyBlock(quarter), LeakyBlock(quarter))
         self.up2 = nn.Sequential(nn.Conv2d(quarter, 4 * half, 1), nn.PixelShuffle(2))
-        self.merge = ResidualBlock(half)
-        self.up1 = nn.Sequential(nn.ReLU(), nn.Conv2d(half, 4 * channels, 1), nn.PixelShuffle(2))
-        nn.init.zeros_(self.up1[1].weight)
-        nn.init.zeros_(self.up1[1].bias)
+        self.merge = LeakyBlock(half)
+        self.up1 = nn.Sequential(_act(), nn.Conv2d(half, 4 * channels, 1), nn.PixelShuffle(2))
+        _start_small(self.up1[1])
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W), of any size."""
@@ -74,40 +108,51 @@ class Context(nn.Module):
         return x + self.up1(half)[..., : x.shape[2], : x.shape[3]]
 
 
-class Detail(nn.Module):
-    """A second look at the guide's pixels: corrects each 4x4 block of the result where an edge runs through it.
+class GuidedStage(FusionStage):
+    """DDA + MFA, a residual block, and a way for the guide around MFA; then context.
 
-    The stages only weight depth features by what they see in the guide; here the guide's own pixels and those of the
-    enlarged depth come in. Starts at zero.
+    MFA alone only weights the depth features, by numbers in (0, 1): little of the guide gets through three of them in a row,
+    and next to no gradient gets back to it.
+
+    Args:
+        channels, groups, backend: as :class:`FusionStage`'s.
+        scales: number of scales.
+        extra: channels of further inputs.
+        context: widths of the :class:`Context`; empty for none.
     """
 
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            conv3x3(channels + 48 + 16, width), nn.ReLU(), conv3x3(width, width), nn.ReLU(), conv3x3(width, 16)
-        )
-        nn.init.zeros_(self.body[-1].weight)
-        nn.init.zeros_(self.body[-1].bias)
+    def __init__(
+        self, channels: int, groups: int, scales: int, extra: int, context: Sequence[int] = (), backend: str = "auto"
+    ) -> None:
+        super().__init__(channels, groups, backend=backend)
+        self.mfa.gate.norm = PerScaleBatchNorm(channels, scales)
+        self.refine = ResidualBlock(channels)
+        self.merge = nn.Sequential(conv3x3(3 * channels + extra, channels), _act(), conv3x3(channels, channels))
+        self.context = Context(channels, context) if context else nn.Identity()
+        _start_small(self.merge[2])
 
-    def forward(self, depth: Tensor, guide: Tensor, plain: Tensor) -> Tensor:
-        """Features (B, C, h, w), guide (B, 3, 4h, 4w) and enlarged depth (B, 1, 4h, 4w) -> (B, 1, 4h, 4w) to be added."""
-        pixels = (F.pixel_unshuffle(guide, 4).to(depth.dtype), F.pixel_unshuffle(plain, 4).to(depth.dtype))
-        return F.pixel_shuffle(self.body(torch.cat((depth, *pixels), dim=1)), 4)
+    def forward(self, guide: Tensor, depth: Tensor, extra: Tensor) -> Tensor:
+        """Guide level R, depth features F, both (B, C, H, W), and further inputs (B, E, H, W). Returns the new F."""
+        guide = F.leaky_relu(self.head(guide), 0.2)
+        aligned = self.dda(guide, depth)
+        depth = self.refine(self.mfa(depth, aligned))
+        return self.context(depth + self.merge(torch.cat((depth, aligned, guide, extra), dim=1)))
 
 
 class D2A2Lite(nn.Module):
     """D2A2 with every convolution at a quarter of the resolution, for any of the scales 4, 8, 16 with one set of weights.
 
-    The guide enters by space-to-depth (no colour is lost), three stages of DDA + MFA follow, each refined by a residual
-    block, and PixelShuffle(4) gives the full resolution, added to the bicubic enlargement as in D2A2.
+    The guide enters by space-to-depth (no colour is lost) and by :class:`JointUpsampling`; three stages of DDA + MFA follow
+    (:class:`GuidedStage`), and PixelShuffle(4) gives the full resolution, added to the bicubic enlargement as in D2A2.
 
     Args:
         scales: the scales it is trained for, ascending.
         channels: C of all features.
         blocks: residual blocks of the shallow depth features.
         groups: offset groups of the deformable convolutions.
-        context: channels of a :class:`Context` after each stage at 1/8 and 1/16 of the resolution; empty for none.
-        detail: channels of a :class:`Detail` beside the last layers; 0 for none.
+        context: channels of each stage's :class:`Context` at 1/8 and 1/16 of the resolution; empty for none.
+        detail: channels of the last layers' second look at the pixels of guide and depth.
+        heads: depth maps made by :class:`JointUpsampling`.
         back_projections: times that what the bicubic reduction of the result lacks of the input is added to it (Irani and
             Peleg, "Improving resolution by image registration", 1991). For inputs that are such a reduction, without
             noise; 0 for a sensor's.
@@ -120,8 +165,9 @@ class D2A2Lite(nn.Module):
         channels: int = 48,
         blocks: int = 4,
         groups: int = 8,
-        context: Sequence[int] = (),
-        detail: int = 0,
+        context: Sequence[int] = (64, 96),
+        detail: int = 64,
+        heads: int = 2,
         back_projections: int = 0,
         backend: str = "auto",
     ) -> None:
@@ -131,25 +177,32 @@ class D2A2Lite(nn.Module):
         self.scales = tuple(sorted(scales))
         self.config: dict[str, Any] = {
             "model": "d2a2-lite", "scales": list(self.scales), "channels": channels, "blocks": blocks, "groups": groups,
-            "context": list(context), "detail": detail, "back_projections": back_projections,
+            "context": list(context), "detail": detail, "heads": heads, "back_projections": back_projections,
         }  # fmt: skip
         self.back_projections = back_projections
         self.guide_head = nn.Sequential(
-            nn.PixelUnshuffle(4), conv3x3(48, channels), nn.ReLU(), conv3x3(channels, channels)
+            nn.PixelUnshuffle(4), conv3x3(48, channels), _act(), conv3x3(channels, channels)
         )
         self.guide_levels = nn.ModuleList(
-            nn.Sequential(nn.ReLU(), conv3x3(channels, channels)) for _ in range(2)
+            nn.Sequential(_act(), conv3x3(channels, channels)) for _ in range(2)
         )  # each stage sees the guide one convolution deeper
+        self.joint = JointUpsampling(heads)
         self.shallow = ShallowDepthFeatures(channels, blocks)
-        self.stages = nn.ModuleList(FusionStage(channels, groups, backend=backend) for _ in range(3))
-        for stage in self.stages:
-            stage.mfa.gate.norm = PerScaleBatchNorm(channels, len(self.scales))
-        self.refine = nn.ModuleList(ResidualBlock(channels) for _ in range(3))
-        self.context = nn.ModuleList(Context(channels, context) for _ in self.stages) if context else None
-        self.tail = nn.Sequential(
-            conv3x3(channels, channels), nn.LeakyReLU(0.2), conv3x3(channels, 16), nn.PixelShuffle(4)
+        self.stages = nn.ModuleList(
+            GuidedStage(channels, groups, len(self.scales), 16 * heads, context, backend) for _ in range(3)
         )
-        self.detail = Detail(channels, detail) if detail else None
+        self.tail = nn.Sequential(conv3x3(channels, channels), nn.LeakyReLU(0.2), conv3x3(channels, 16))
+        self.detail = nn.Sequential(
+            conv3x3(channels + 48 + 16 + 16 * heads, detail),
+            _act(),
+            conv3x3(detail, detail),
+            _act(),
+            conv3x3(detail, 16),
+        )
+        guided = (self.guide_head[1], self.guide_head[3], *(level[1] for level in self.guide_levels))
+        for conv in (*guided, *(stage.head for stage in self.stages), self.detail[0], self.detail[2]):
+            nn.init.kaiming_normal_(conv.weight, a=_SLOPE)
+        _start_small(self.detail[4])
 
     def forward(self, guide: Tensor, lr: Tensor) -> Tensor:
         """As :meth:`D2A2.forward`: guide (B, 3, H, W) in [0, 1], lr (B, 1, H/s, W/s) in [0, 1] -> (B, 1, H, W)."""
@@ -157,20 +210,22 @@ class D2A2Lite(nn.Module):
         measured = lr
         for stage in self.stages:
             stage.mfa.gate.norm.index = self.scales.index(scale)
+        guide = _evenly_exposed(guide)
+        joint = self.joint(guide, lr)
         if scale > 4:
             lr = F.interpolate(lr, scale_factor=scale // 4, mode="bicubic", align_corners=False)
+        plain = F.interpolate(lr, scale_factor=4, mode="bicubic", align_corners=False)
+        sides = F.pixel_unshuffle(4 * (joint - plain), 4)  # per 4x4 block, at the features' resolution
         level = self.guide_head(guide)
         depth = self.shallow(lr)
-        for i, (stage, refine) in enumerate(zip(self.stages, self.refine, strict=True)):
+        for i, stage in enumerate(self.stages):
             if i:
                 level = self.guide_levels[i - 1](level)
-            depth = refine(stage(level, depth))
-            if self.context is not None:
-                depth = self.context[i](depth)
-        plain = F.interpolate(lr, scale_factor=4, mode="bicubic", align_corners=False)
-        hr = self.tail(depth) + plain
-        if self.detail is not None:
-            hr = hr + self.detail(depth, guide, plain)
+            depth = stage(level, depth, sides.to(depth.dtype))
+        shape = plain - F.interpolate(lr, scale_factor=4, mode="nearest")  # of depth in a block, whatever its level
+        near = (F.pixel_unshuffle(guide, 4), F.pixel_unshuffle(4 * shape, 4), sides)
+        pixels = torch.cat((depth, *(x.to(depth.dtype) for x in near)), dim=1)
+        hr = F.pixel_shuffle(self.tail(depth) + self.detail(pixels), 4) + plain
         for _ in range(self.back_projections):
             hr = back_project_residual(hr, measured)
         return hr

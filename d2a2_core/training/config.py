@@ -38,6 +38,7 @@ class TrainConfig:
     batch_size: int = 4  # over all processes
     steps: int = 100_000  # 800 training pairs / 4 * 500 epochs
     lr: float = 1e-4
+    offset_lr: float = 1.0  # what the learning rate of the deformable convolutions' offsets is multiplied with
     schedule: str = "fixed"  # fixed | cosine (to zero at the last step)
     warmup: int = 0  # steps of linear warm-up
     l2_weight: float = (
@@ -63,7 +64,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "lite": {
         "model": {"model": "d2a2-lite"}, "data": "shapes", "scales": (4, 8, 16), "crop": 192, "range_jitter": 0.5,
         "misalign": 0.1, "batch_size": 8, "steps": 5000, "lr": 1e-3, "schedule": "cosine", "warmup": 100, "clip": 1.0,
-        "l2_weight": 3.0, "ema": 0.998, "precision": "bf16", "workers": 1, "validate_every": 500, "save_every": 100,
+        "offset_lr": 0.1, "l2_weight": 3.0, "ema": 0.998, "precision": "bf16", "workers": 1, "validate_every": 500,
+        "save_every": 100,
     },
 }  # fmt: skip
 
@@ -132,7 +134,7 @@ def _check(config: TrainConfig) -> None:
     for name in ("batch_size", "steps", "crop", "validate_every", "save_every", "log_every"):
         if getattr(config, name) < 1:
             raise ValueError(f"setting {name!r} must be at least 1, got {getattr(config, name)}")
-    for name in ("lr", "warmup", "l2_weight", "clip", "workers", "threads", "validate_batches"):
+    for name in ("lr", "offset_lr", "warmup", "l2_weight", "clip", "workers", "threads", "validate_batches"):
         if getattr(config, name) < 0:
             raise ValueError(f"setting {name!r} must not be negative, got {getattr(config, name)}")
     model = config.model

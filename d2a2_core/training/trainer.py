@@ -34,8 +34,8 @@ from d2a2_core.training.sources import training_source, validation_source
 from d2a2_core.upsampler import resolve_device
 from d2a2_core.weights import load_weights, resolve_weights, save_weights
 
-# seconds since the start of the process, and how many of them it waited for batches
-_COLUMNS = ("step", "loss", "lr", "seconds", "waited", "val_rmse", "bicubic_rmse")
+# seconds since the start of the process, and how many of them it waited for batches; unguided: with another sample's guide
+_COLUMNS = ("step", "loss", "lr", "seconds", "waited", "val_rmse", "unguided_rmse", "bicubic_rmse")
 
 
 class TrainingError(RuntimeError):
@@ -68,7 +68,12 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.model = self._initial_model().to(self.device, memory_format=torch.channels_last)
         self.averaged = {k: v.detach().clone() for k, v in self.model.state_dict().items()} if config.ema else None
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr)
+        named = list(self.model.named_parameters())
+        groups = [
+            {"params": [p for name, p in named if (".deform.predict." in name) == offsets], "factor": factor}
+            for offsets, factor in ((False, 1.0), (True, config.offset_lr))
+        ]
+        self.optimizer = torch.optim.Adam([g for g in groups if g["params"]], lr=config.lr)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         self.step, self.best = 0, math.inf
         self.losses: list = []  # since the last row of the curve; part of the state, so that a resumed curve is the same
@@ -138,7 +143,7 @@ class Trainer:
 
     def _train_step(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * learning_rate_factor(self.step, self.config)
+            group["lr"] = self.config.lr * group["factor"] * learning_rate_factor(self.step, self.config)
         model.train()
         batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
         with self._autocast():
@@ -218,7 +223,11 @@ class Trainer:
 
     @torch.no_grad()
     def _validate(self, board) -> dict[str, float]:
-        """RMSE of the (averaged) weights and of bicubic over held-out batches, in units of the normalised range."""
+        """RMSE of the (averaged) weights and of bicubic over held-out batches, in units of the normalised range.
+
+        "unguided" is that of the weights when each sample gets its neighbour's guide. As long as it equals the proper one, the
+        network has learnt to enlarge depth but does not look at the colour image.
+        """
         config = self.config
         if not self.validation:
             size = min(config.batch_size, 8)
@@ -230,13 +239,15 @@ class Trainer:
         if self.averaged:
             self.model.load_state_dict(self.averaged)
         self.model.eval()
-        errors, bicubic = [], []
+        errors, unguided, bicubic = [], [], []
         for batch in self.validation:
             guide, lr, hr = (batch[k].to(self.device) for k in ("guide", "lr", "hr"))
             with self._autocast():
                 prediction = self.model(guide, lr).float()
+                strange = self.model(guide.roll(1, 0), lr).float()
             plain = F.interpolate(lr, size=hr.shape[-2:], mode="bicubic", align_corners=False)
             errors += rmse_per_image(prediction, hr)
+            unguided += rmse_per_image(strange, hr)
             bicubic += rmse_per_image(plain, hr)
         if board is not None:
             lo, hi = hr.nan_to_num().amin(), hr.nan_to_num(0).amax()
@@ -245,7 +256,8 @@ class Trainer:
             board.add_images("guide", guide[:4], self.step)
         if trained is not None:
             self.model.load_state_dict(trained)
-        result = {"val_rmse": float(np.mean(errors)), "bicubic_rmse": float(np.mean(bicubic))}
+        result = {"val_rmse": errors, "unguided_rmse": unguided, "bicubic_rmse": bicubic}
+        result = {name: float(np.mean(values)) for name, values in result.items()}
         if result["val_rmse"] < self.best:
             self.best = result["val_rmse"]
             self._guarded(lambda: self._save_weights("best"))
@@ -256,10 +268,9 @@ class Trainer:
     def _initial_model(self) -> nn.Module:
         model = build_model(self.config.model)
         if self.config.init:
-            start = load_weights(resolve_weights(self.config.init)).state_dict()
-            added = {k: v for k, v in model.state_dict().items() if k.split(".")[0] in ("context", "detail")}
+            start = load_weights(resolve_weights(self.config.init))
             try:
-                model.load_state_dict(added | start)  # parts that the start lacks begin at zero: they change nothing yet
+                model.load_state_dict(start.state_dict())
             except RuntimeError as error:
                 raise TrainingError(f"init weights {self.config.init} do not fit the model: {error}") from error
         return model

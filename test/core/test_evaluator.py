@@ -82,6 +82,16 @@ def test_holes_are_filled_for_the_input_and_not_scored(sample):
         make_case(nothing, 4)
 
 
+def test_holes_of_a_measured_lr_take_the_depth_of_their_colour(sample):
+    guide, depth = sample.guide[:36, :48], sample.depth[:36, :48]
+    lr = np.where(np.arange(12) < 5, np.float32(1), np.float32(2)) * np.ones(
+        (9, 1), np.float32
+    )  # colour changes at 5, too
+    lr[:, 3:6] = np.nan
+    filled = make_case(Sample("measured", guide, depth, lr=lr), 4, "deploy").lr
+    np.testing.assert_array_equal(filled[:, 3:6], np.tile(np.float32([0, 0, 1]), (9, 1)))
+
+
 def test_measured_lr_is_used_instead_of_a_reduction(sample):
     measured = np.full((20, 30), 3, np.float32)
     measured[10:] = 4

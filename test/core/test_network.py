@@ -157,8 +157,56 @@ def test_lite_knows_only_its_scales():
         model(*pair(16))
 
 
-def test_lite_is_smaller():
-    assert count(D2A2Lite()) < 0.6 * count(D2A2())
+def test_lite_costs_a_sixth():
+    def multiplications(model):
+        total = 0
+
+        def count_one(module, inputs, output):
+            nonlocal total
+            total += output[0].numel() * module.weight[0].numel()
+
+        for module in model.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                module.register_forward_hook(count_one)
+        with torch.no_grad():
+            model(torch.rand(1, 3, 32, 32), torch.rand(1, 1, 8, 8))
+        return total
+
+    assert multiplications(D2A2Lite()) < multiplications(D2A2(4)) / 6
+
+
+@pytest.mark.parametrize("size", [(4, 12), (20, 28), (36, 44)], ids=str)
+def test_lite_takes_features_of_odd_sizes(size):
+    model = D2A2Lite((4,), channels=8, blocks=1).eval()
+    with torch.no_grad():
+        assert model(torch.rand(1, 3, *size), torch.rand(1, 1, size[0] // 4, size[1] // 4)).shape == (1, 1, *size)
+
+
+def test_lite_learns_to_look_at_the_guide():
+    """Compact weights once shipped whose guide branch had died (all of its ReLUs below zero) without any test noticing."""
+    torch.manual_seed(0)
+    model = D2A2Lite((8,), channels=16, blocks=1, groups=4, context=(8, 8), detail=16).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    rng = np.random.default_rng(0)
+
+    def batch(count):
+        """A step of depth at a random place, brighter or darker than its surroundings, which only the guide tells exactly."""
+        at = torch.from_numpy(rng.integers(20, 44, (count, 1, 1, 1)))
+        right = (torch.arange(64).expand(count, 1, 64, 64) >= at).float()
+        sign = torch.from_numpy(rng.choice([-1.0, 1.0], (count, 1, 1, 1))).float()
+        return (0.5 + 0.3 * sign * (right - 0.5)).expand(-1, 3, -1, -1), F.avg_pool2d(right, 8), right
+
+    for _ in range(40):
+        guide, lr, hr = batch(4)
+        optimizer.zero_grad()
+        (model(guide, lr) - hr).abs().mean().backward()
+        optimizer.step()
+    guide, lr, hr = batch(8)
+    with torch.no_grad():
+        guided, unguided = ((model(g, lr) - hr).square().mean().sqrt() for g in (guide, guide.roll(1, 0)))
+    assert guided < 0.8 * unguided
+    for name, p in model.named_parameters():
+        assert name == "joint.colour.bias" or p.grad.abs().max() > 0, name
 
 
 @pytest.mark.parametrize("model", [D2A2(4, **TINY), D2A2Lite(**TINY)], ids=["d2a2", "lite"])

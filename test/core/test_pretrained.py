@@ -8,9 +8,11 @@ import torch.nn.functional as F
 from d2a2_core import DepthUpsampler
 from d2a2_core.data.benchmarks import open_dataset
 from d2a2_core.data.recording import Recording
+from d2a2_core.data.sampling import ShapeScenes, TrainingBatches
 from d2a2_core.depth import fill_holes, invalid_to_nan
 from d2a2_core.evaluation.baselines import NetworkMethod, get_method
 from d2a2_core.evaluation.evaluator import evaluate, summarise
+from d2a2_core.training.losses import rmse_per_image
 from d2a2_core.weights import (
     DEFAULT_WEIGHTS,
     checksums,
@@ -34,6 +36,20 @@ def test_file_is_intact_small_and_described(name):
     assert checksums()[path.name] == sha256(path)
     assert path.stat().st_size < 20e6
     assert {"title", "licence", "command", "settings", "revision", "metrics", "limits"} <= set(read_info(path).card)
+
+
+@pytest.mark.parametrize("scale", [8, 16])
+@pytest.mark.parametrize("name", NAMES)
+def test_looks_at_the_guide(name, scale):
+    """With the colours of another scene the error must be clearly larger: weights that ignore them once went unnoticed."""
+    batch = TrainingBatches(ShapeScenes(12345), (scale,), 160, 12, 6)[0]
+    model = load_weights(resolve_weights(name)).eval()
+    with torch.inference_mode():
+        errors = [
+            np.mean(rmse_per_image(model(guide, batch["lr"]), batch["hr"]))
+            for guide in (batch["guide"], batch["guide"].roll(1, 0))
+        ]
+    assert errors[0] < 0.93 * errors[1]
 
 
 @pytest.mark.parametrize("scale", [4, 8])

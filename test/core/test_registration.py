@@ -487,3 +487,18 @@ def test_recorded_raw_pair(shared):
     assert result.shape == (180, 320)
     assert np.isfinite(result[seen]).mean() > 0.5
     assert 0.1 < np.nanmin(result) < np.nanmax(result) < 6
+
+
+def test_a_wall_does_not_leak_through_a_hole_in_the_measurements():
+    """A plate at 1 m covers the wall that the depth camera sees beside it; a piece of the plate was not measured."""
+    camera = Camera(160, 120, 126.0, 126.0, 80.0, 60.0)
+    depth = torch.full((1, 1, 120, 160), 3.0)
+    depth[..., :80] = 1.0
+    depth[..., 60:63, 74:77] = torch.nan
+    register = Registration(camera, camera.reduced(2), Extrinsics(np.eye(3), [12 / 126, 0.0, 0.0]))
+    result = register(depth)[0, 0, :, 6:45]  # the plate, 6 LR pixels to the right
+    assert result[~result.isnan()].max() < 1.01
+    assert result.isnan().sum() <= 4
+    whole = torch.full((1, 1, 120, 160), 1.0)  # an opening that was measured stays, if it is more than a pixel
+    whole[..., 60:66, 74:80] = 3.0
+    assert (Registration(camera, camera.reduced(2), IDENTITY)(whole) == 3.0).sum() == 9

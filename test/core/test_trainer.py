@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from d2a2_core.network import D2A2Lite
 from d2a2_core.training.config import make_config, save_config
 from d2a2_core.training.losses import reconstruction_loss, rmse_per_image
 from d2a2_core.training.trainer import (
@@ -109,6 +110,29 @@ def test_a_run_leaves_what_is_needed_to_repeat_it(tmp_path):
     assert card["settings"]["seed"] == 0
     assert {"command", "revision", "torch", "started", "step"} <= set(card)
     assert {"loss", "val_rmse", "bicubic_rmse"} <= set(curve(tmp_path)[-1])
+
+
+def test_the_curve_tells_whether_the_guide_is_looked_at(tmp_path, monkeypatch):
+    train(tiny(steps=6), tmp_path / "looks", quiet=True)
+    row = curve(tmp_path / "looks")[-1]
+    assert row["val_rmse"] != row["unguided_rmse"]
+    forward = D2A2Lite.forward
+    monkeypatch.setattr(D2A2Lite, "forward", lambda self, guide, lr: forward(self, torch.zeros_like(guide), lr))
+    train(tiny(steps=6), tmp_path / "blind", quiet=True)
+    row = curve(tmp_path / "blind")[-1]
+    assert row["val_rmse"] == row["unguided_rmse"]
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5])
+def test_offsets_learn_at_a_rate_of_their_own(tmp_path, factor):
+    trainer = Trainer(tiny(offset_lr=factor, warmup=0, schedule="fixed", clip=0.0, steps=1), tmp_path, quiet=True)
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    trainer.run()
+    moved = {name: float((p.detach() - before[name]).abs().max()) for name, p in trainer.model.named_parameters()}
+    offsets = max(value for name, value in moved.items() if ".deform.predict." in name)
+    others = max(value for name, value in moved.items() if ".deform.predict." not in name)
+    assert others == pytest.approx(1e-3, rel=0.01)  # Adam's first step is the learning rate
+    assert offsets == pytest.approx(factor * 1e-3, rel=0.01)
 
 
 def test_not_finite_loss_stops_before_it_reaches_a_checkpoint(tmp_path, monkeypatch):

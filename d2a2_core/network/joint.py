@@ -1,0 +1,72 @@
+"""Joint upsampling with learnt similarity: what a depth map enlarged by the guide's colours alone would be.
+
+Source: Kopf et al., "Joint bilateral upsampling", SIGGRAPH 2007, with a learnt embedding of the guide in place of its colours.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class JointUpsampling(nn.Module):
+    """Every HR pixel takes the depth of those of the 3x3 LR pixels around it whose guide is most like its own.
+
+    The result is in the units of depth, so a network finds it useful from the first step on. From colour itself it does not:
+    whether the brighter side of an edge is the near one differs from edge to edge, so that the gradient of anything linear in
+    the guide averages out, and a network that learns to enlarge depth first never comes to look at it.
+
+    Args:
+        heads: embeddings, each of which gives one depth map.
+        width: channels of an embedding.
+    """
+
+    def __init__(self, heads: int = 2, width: int = 6) -> None:
+        super().__init__()
+        self.heads, self.width = heads, width
+        self.embed = nn.Sequential(
+            nn.Conv2d(3, 12, 3, padding=1), nn.LeakyReLU(0.1), nn.Conv2d(12, heads * width, 3, padding=1)
+        )
+        self.colour = nn.Conv2d(3, heads * width, 1)
+        with torch.no_grad():  # starts as the classical filter: colour differences over a sigma
+            self.embed[2].weight.mul_(0.1)
+            nn.init.zeros_(self.colour.weight)
+            nn.init.zeros_(self.colour.bias)
+            for head, sigma in enumerate(torch.logspace(-1.0, -0.4, heads).tolist()):
+                for channel in range(3):
+                    self.colour.weight[head * width + channel, channel] = 0.7 / sigma
+        self.log_radius = nn.Parameter(torch.full((heads,), -0.35))  # of the Gaussian over distance, in LR pixels
+
+    def forward(self, guide: Tensor, lr: Tensor) -> Tensor:
+        """Guide (B, 3, H, W) and LR (B, 1, H/s, W/s) -> (B, heads, H, W) in the units of ``lr``."""
+        batch, _, height, width = guide.shape
+        rows, cols = lr.shape[-2:]
+        scale = height // rows
+        pixels = (self.colour(guide) + self.embed(guide)).float()
+        own = pixels.view(batch, self.heads, self.width, rows, scale, cols, scale)
+        cells = F.pad(F.avg_pool2d(pixels, scale), (1, 1, 1, 1), mode="replicate")
+        cells = cells.view(batch, self.heads, self.width, rows + 2, 1, cols + 2, 1)
+        depth = F.pad(lr.float(), (1, 1, 1, 1), mode="replicate").view(batch, 1, rows + 2, 1, cols + 2, 1)
+        distance = _squared_distance(scale, guide.device)
+        closeness = torch.exp(-2 * self.log_radius).view(self.heads, 1, 1, 1, 1)
+        logits, values = [], []
+        for i, j in ((i, j) for i in range(3) for j in range(3)):
+            other = cells[:, :, :, i : i + rows, :, j : j + cols]
+            # -|p - q|^2 / 2 without |p|^2, which is the same for all q and drops out of the softmax.
+            alike = (own * other).sum(2) - 0.5 * other.square().sum(2)
+            away = (distance[i][:, None] + distance[j]).view(1, scale, 1, scale)
+            logits.append(alike - 0.5 * closeness * away)
+            values.append(depth[:, :, i : i + rows, :, j : j + cols])
+        largest = torch.stack([logit.detach() for logit in logits]).amax(0)
+        total = weights = 0.0
+        for logit, value in zip(logits, values, strict=True):
+            weight = torch.exp(logit - largest)
+            total, weights = total + weight * value, weights + weight
+        return (total / weights).reshape(batch, self.heads, height, width)
+
+
+def _squared_distance(scale: int, device: torch.device) -> Tensor:
+    """(3, s): along one axis, in LR pixels, from each pixel of a cell to the centres of the cell before, its own and the next."""
+    inside = (torch.arange(scale, device=device) + 0.5) / scale - 0.5
+    return (inside - torch.arange(-1, 2, device=device)[:, None]) ** 2
