@@ -53,12 +53,10 @@ def _act() -> nn.LeakyReLU:
     return nn.LeakyReLU(_SLOPE)
 
 
-def _start_small(*convs: nn.Conv2d, factor: float = 0.0) -> None:
-    """Lets a branch begin without (or with little) effect on what it is added to."""
-    with torch.no_grad():
-        for conv in convs:
-            conv.weight.mul_(factor)
-            conv.bias.mul_(factor)
+def _start_at_zero(conv: nn.Conv2d) -> None:
+    """Lets a branch begin without effect on what it is added to."""
+    nn.init.zeros_(conv.weight)
+    nn.init.zeros_(conv.bias)
 
 
 def _evenly_exposed(guide: Tensor) -> Tensor:
@@ -98,7 +96,7 @@ class Context(nn.Module):
         self.up2 = nn.Sequential(nn.Conv2d(quarter, 4 * half, 1), nn.PixelShuffle(2))
         self.merge = LeakyBlock(half)
         self.up1 = nn.Sequential(_act(), nn.Conv2d(half, 4 * channels, 1), nn.PixelShuffle(2))
-        _start_small(self.up1[1])
+        _start_at_zero(self.up1[1])
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W), of any size."""
@@ -129,7 +127,7 @@ class GuidedStage(FusionStage):
         self.refine = ResidualBlock(channels)
         self.merge = nn.Sequential(conv3x3(3 * channels + extra, channels), _act(), conv3x3(channels, channels))
         self.context = Context(channels, context) if context else nn.Identity()
-        _start_small(self.merge[2])
+        _start_at_zero(self.merge[2])
 
     def forward(self, guide: Tensor, depth: Tensor, extra: Tensor) -> Tensor:
         """Guide level R, depth features F, both (B, C, H, W), and further inputs (B, E, H, W). Returns the new F."""
@@ -202,7 +200,7 @@ class D2A2Lite(nn.Module):
         guided = (self.guide_head[1], self.guide_head[3], *(level[1] for level in self.guide_levels))
         for conv in (*guided, *(stage.head for stage in self.stages), self.detail[0], self.detail[2]):
             nn.init.kaiming_normal_(conv.weight, a=_SLOPE)
-        _start_small(self.detail[4])
+        _start_at_zero(self.detail[4])
 
     def forward(self, guide: Tensor, lr: Tensor) -> Tensor:
         """As :meth:`D2A2.forward`: guide (B, 3, H, W) in [0, 1], lr (B, 1, H/s, W/s) in [0, 1] -> (B, 1, H, W)."""
