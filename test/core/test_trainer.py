@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -74,11 +75,9 @@ def test_killed_and_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_pat
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
-def test_two_processes_train_the_same_network_as_one(tmp_path):
-    # Averages differ from one process only by rounding and by BatchNorm, which sees half a batch: no gate, no BatchNorm.
-    model = {"model": "d2a2", "channels": 8, "blocks": 1, "scale": 4, "gated": False}
-    config = tiny(steps=4, ema=0.0, model=model, scales=[4], save_every=4)
-    train(config, tmp_path / "one", quiet=True)
+def run_two(config, tmp_path):
+    """Whether two processes trained ``config`` into tmp_path / "two" within a minute."""
+    shutil.rmtree(tmp_path / "two", ignore_errors=True)
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -91,7 +90,23 @@ def test_two_processes_train_the_same_network_as_one(tmp_path):
         )
         for r in "01"
     ]
-    assert [p.wait(120) for p in processes] == [0, 0]
+    try:
+        return [p.wait(60) for p in processes] == [0, 0]
+    except subprocess.TimeoutExpired:
+        return False
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def test_two_processes_train_the_same_network_as_one(tmp_path):
+    # Averages differ from one process only by rounding and by BatchNorm, which sees half a batch: no gate, no BatchNorm.
+    model = {"model": "d2a2", "channels": 8, "blocks": 1, "scale": 4, "gated": False}
+    config = tiny(steps=4, ema=0.0, model=model, scales=[4], save_every=4)
+    train(config, tmp_path / "one", quiet=True)
+    # Another program may take the port between its choice and its use, and the two would wait for each other: then once more.
+    assert run_two(config, tmp_path) or run_two(config, tmp_path)
     one, two = (load_weights(tmp_path / n / "last.safetensors").state_dict() for n in ("one", "two"))
     assert max(float((one[k] - two[k]).abs().max()) for k in one) < 1e-4
 
