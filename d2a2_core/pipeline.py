@@ -94,6 +94,7 @@ class PipelineResult:
         camera: of all of these, or None where no calibration is known.
         scale: the trained scale that was used.
         registration: what was done and why, for people.
+        assumed_registered: whether depth was taken as registered without being known to be.
         residual: largest |reduced result - measurement| over the trusted measurements (not flying, not at a depth edge, where a
             measurement is not the mean of its cell), metres; NaN without any.
         removed: number of measurements rejected.
@@ -106,8 +107,25 @@ class PipelineResult:
     camera: Camera | None
     scale: int
     registration: str
+    assumed_registered: bool
     residual: float
     removed: int
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Depth on the network's LR grid, in the colour camera's view.
+
+    ``lr`` (1, 1, h, w) with NaN in holes, ``trusted`` of the same size: where it is not flying; ``known`` and ``removed`` (1, 1,
+    H, W): the measurement of each pixel, and where one was rejected; ``rejected``: how many.
+    """
+
+    lr: Tensor
+    trusted: Tensor
+    known: Tensor
+    removed: Tensor
+    scale: int
+    rejected: int
 
 
 class DepthPipeline:
@@ -182,52 +200,43 @@ class DepthPipeline:
         if plan.rectify:
             out_camera = replace(color_camera, model="", distortion=())
             color = self._rectify(color, color_camera)
-        size = color.shape[:2]
-        raw = invalid_to_nan(torch.from_numpy(np.array(depth, np.float32, order="C")).to(self.upsampler.device))[
-            None, None
-        ]
+        measured = self._measure(depth, color.shape[:2], plan, out_camera)
+        return self._upsample(color, measured, out_camera, plan, sigma)
+
+    def _measure(
+        self, depth: np.ndarray, size: tuple[int, int], plan: RegistrationPlan, camera: Camera | None
+    ) -> _Measured:
+        raw = invalid_to_nan(torch.from_numpy(np.array(depth, np.float32, order="C")).to(self.upsampler.device))
+        raw = raw[None, None]
         usable, bad, flying = self._inspect(raw)
+        clear = usable.masked_fill(flying, torch.nan)
         if plan.source is not None:
             # A mixed measurement would be splatted to a place where nothing is.
-            scale = self.upsampler.nearest_scale(out_camera.fx / plan.source.fx)
-            lr, removed = self._register(
-                plan, out_camera, scale, usable.masked_fill(flying, torch.nan), raw, bad | flying
-            )
+            scale = self.upsampler.nearest_scale(camera.fx / plan.source.fx)
+            lr, removed = self._register(plan, camera, scale, clear, raw)
             trusted = torch.isfinite(lr)
-            known = _cells_to_pixels(lr, scale, size)
-            removed = _cells_to_pixels(removed, scale, size)
+            known, removed = (_cells_to_pixels(cells, scale, size) for cells in (lr, removed))
         else:
             # The network is trained with mixed measurements and knows what to make of them (measured: leaving them out costs
             # a tenth in RMSE); but they are neither enforced nor called measured.
             scale = self.upsampler.choose_scale(size, depth.shape)
             lr = self.upsampler.to_lr_grid(usable, size, scale)
-            trusted = torch.isfinite(self.upsampler.to_lr_grid(usable.masked_fill(flying, torch.nan), size, scale))
-            known = nearest_pixel(usable.masked_fill(flying, torch.nan), size)
+            trusted = torch.isfinite(self.upsampler.to_lr_grid(clear, size, scale))
+            known = nearest_pixel(clear, size)
             removed = nearest_pixel((bad | flying).float(), size) > 0.5
-        rejected = int((bad | flying).sum())
-        return self._finish(color, lr, trusted, known, removed, scale, out_camera, plan, rejected, sigma)
+        return _Measured(lr, trusted, known, removed, scale, int((bad | flying).sum()))
 
     @torch.inference_mode()
-    def _finish(
-        self,
-        color: np.ndarray,
-        lr: Tensor,
-        trusted: Tensor,
-        known: Tensor,
-        removed: Tensor,
-        scale: int,
-        camera: Camera | None,
-        plan: RegistrationPlan,
-        rejected: int,
-        with_sigma: bool,
+    def _upsample(
+        self, color: np.ndarray, measured: _Measured, camera: Camera | None, plan: RegistrationPlan, with_sigma: bool
     ) -> PipelineResult:
-        settings = self.settings
+        settings, lr, scale = self.settings, measured.lr, measured.scale
         guide = self.upsampler.to_guide(torch.from_numpy(np.array(color, order="C")).permute(2, 0, 1)[None])
         depth_range = self._range.update(lr) if settings.depth_range == "stable" else None
         hr = self.upsampler.predict(guide, lr, scale, depth_range)
         bounds = (settings.bound_abs, settings.bound_rel) if settings.consistency else (torch.inf, torch.inf)
-        hr, residual = enforce_measurements(hr, lr, trusted & away_from_edges(lr), scale, *bounds)
-        out, provenance = classify(hr, known, settings.max_fill_px, removed)
+        hr, residual = enforce_measurements(hr, lr, measured.trusted & away_from_edges(lr), scale, *bounds)
+        out, provenance = classify(hr, measured.known, settings.max_fill_px, measured.removed)
         sigma = None
         if with_sigma and self.sigma_head is not None:
             sigma = self.sigma_head.predict(guide, lr, out)[0, 0].cpu().numpy()
@@ -235,8 +244,8 @@ class DepthPipeline:
             self._watch(color, lr[0, 0].cpu().numpy(), scale)
         residual = residual.abs().nan_to_num(-1.0).amax().item()
         return PipelineResult(
-            out[0, 0].cpu().numpy(), provenance[0, 0].cpu().numpy(), sigma, color, camera, scale, plan.why,
-            residual if residual >= 0 else float("nan"), rejected,
+            out[0, 0].cpu().numpy(), provenance[0, 0].cpu().numpy(), sigma, color, camera, scale, plan.why, plan.assumed,
+            residual if residual >= 0 else float("nan"), measured.rejected,
         )  # fmt: skip
 
     def _watch(self, color: np.ndarray, lr: np.ndarray, scale: int) -> None:
@@ -257,14 +266,16 @@ class DepthPipeline:
         return depth.masked_fill(stray, torch.nan), bad | stray, flying
 
     def _register(
-        self, plan: RegistrationPlan, camera: Camera, scale: int, measured: Tensor, raw: Tensor, rejected: Tensor
+        self, plan: RegistrationPlan, camera: Camera, scale: int, clear: Tensor, raw: Tensor
     ) -> tuple[Tensor, Tensor]:
+        """Registered measurements, and the cells that are empty only because theirs were rejected."""
         key = (plan.source, camera, scale, plan.extrinsics)
         if key not in self._registrations:
             self._registrations.clear()  # one stream, one geometry: old ones never come back
             self._registrations[key] = Registration(plan.source, camera.reduced(scale), plan.extrinsics)
         registration = self._registrations[key]
-        lr = registration(measured)
+        lr = registration(clear)
+        rejected = torch.isfinite(raw) & ~torch.isfinite(clear)
         if not rejected.any():
             return lr, torch.zeros_like(lr, dtype=torch.bool)
         return lr, torch.isfinite(registration(raw)) & ~torch.isfinite(lr)

@@ -229,7 +229,7 @@ class UpsampleNode(Node):
         if result.registration != self._registration:
             self._registration = result.registration
             self.get_logger().info(result.registration)
-        if frames[0] != frames[1] and "taken as registered" in result.registration:
+        if frames[0] != frames[1] and result.assumed_registered:
             self.reporter.report("frames", result.registration)
         return result
 

@@ -28,12 +28,14 @@ class RegistrationPlan:
         extrinsics: from ``source`` to the colour camera.
         rectify: whether the colour image is rectified.
         why: for people.
+        assumed: whether depth is taken as registered without being known to be.
     """
 
     source: Camera | None
     extrinsics: Extrinsics | None
     rectify: bool
     why: str
+    assumed: bool = False
 
 
 def plan_registration(
@@ -61,11 +63,11 @@ def plan_registration(
     if rectify and color_camera is None:
         raise RegistrationError("output_geometry 'rectified' needs the colour camera's calibration, but there is none")
     rectify = rectify and color_camera.distorted
-    wanted, why = _wanted(mode, lr_size, color_camera, depth_camera, extrinsics, color_frame, depth_frame)
+    wanted, why, assumed = _wanted(mode, lr_size, color_camera, depth_camera, extrinsics, color_frame, depth_frame)
     if not wanted:
         if rectify:  # the depth image is seen with the distorted colour camera, and is to be seen without
-            return RegistrationPlan(color_camera.resized(*lr_size[::-1]), Extrinsics.identity(), True, why)
-        return RegistrationPlan(None, None, False, why)
+            return RegistrationPlan(color_camera.resized(*lr_size[::-1]), Extrinsics.identity(), True, why, assumed)
+        return RegistrationPlan(None, None, False, why, assumed)
     for camera, name in ((color_camera, "colour"), (depth_camera, "depth")):
         if camera is None:
             raise RegistrationError(
@@ -89,33 +91,34 @@ def _wanted(
     extrinsics: Extrinsics | None,
     color_frame: str,
     depth_frame: str,
-) -> tuple[bool, str]:
+) -> tuple[bool, str, bool]:
+    """Whether to register, why, and whether depth is only assumed to be registered."""
     if mode != "auto":
-        return mode == "on", f"registration is {mode} by parameter"
+        return mode == "on", f"registration is {mode} by parameter", False
     if color_camera is None or depth_camera is None:
         missing = "colour" if color_camera is None else "depth"
-        return False, f"depth is taken as registered: there is no usable camera info of the {missing} camera" + (
-            f", though depth is in frame '{depth_frame}' and colour in '{color_frame}'; if it is not registered, its edges "
-            "will be off"
-            if depth_frame != color_frame
-            else ""
-        )
+        why = f"depth is taken as registered: there is no usable camera info of the {missing} camera"
+        if depth_frame != color_frame:
+            why += (
+                f", though depth is in frame '{depth_frame}' and colour in '{color_frame}'; if it is not registered, its edges "
+                "will be off"
+            )
+        return False, why, True
     same_view = same_projection(depth_camera, color_camera.resized(*lr_size[::-1]))
     if color_frame == depth_frame and (extrinsics is None or extrinsics.is_identity()):
         if same_view:
-            return False, f"depth is registered already: same frame '{color_frame}' and intrinsics"
-        return (
-            True,
-            f"depth is registered here: same frame '{color_frame}', but other intrinsics than the colour camera's",
-        )
+            return False, f"depth is registered already: same frame '{color_frame}' and intrinsics", False
+        why = f"depth is registered here: same frame '{color_frame}', but other intrinsics than the colour camera's"
+        return True, why, False
     if same_view and extrinsics is None:
-        return False, (
+        why = (
             f"depth is taken as registered: frames '{depth_frame}' and '{color_frame}' differ, but the intrinsics are the "
             "colour camera's"
         )
+        return False, why, True
     if color_frame == depth_frame:
-        return True, f"depth is registered here: same frame '{color_frame}', but extrinsics are given"
-    return True, f"depth is registered here: it is in frame '{depth_frame}', colour in '{color_frame}'"
+        return True, f"depth is registered here: same frame '{color_frame}', but extrinsics are given", False
+    return True, f"depth is registered here: it is in frame '{depth_frame}', colour in '{color_frame}'", False
 
 
 def same_projection(a: Camera, b: Camera) -> bool:
