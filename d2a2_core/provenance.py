@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +21,22 @@ class Provenance(IntEnum):
     REMOVED = (
         4  #: the cell's measurement was rejected (flying, stray, out of range); depth is filled in, or NaN if too far
     )
+
+
+#: what a cloud may hold, by name
+POINTS_PROVENANCE = {
+    "all": tuple(Provenance),
+    "measured": (Provenance.MEASURED,),
+    "refined": (Provenance.MEASURED, Provenance.REFINED),
+    "filled": (Provenance.MEASURED, Provenance.REFINED, Provenance.FILLED),
+}
+
+
+def only(which: str, depth: np.ndarray, provenance: np.ndarray) -> np.ndarray:
+    """Depth (H, W) with NaN where its provenance (H, W) is none of ``POINTS_PROVENANCE[which]``."""
+    if which == "all":
+        return depth
+    return np.where(np.isin(provenance, POINTS_PROVENANCE[which]), depth, np.float32(np.nan))
 
 
 def classify(

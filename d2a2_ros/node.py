@@ -24,12 +24,13 @@ from std_msgs.msg import Header
 from d2a2_core import DepthUpsampler
 from d2a2_core.geometry import Camera, back_project
 from d2a2_core.pipeline import DepthPipeline, PipelineResult, describe
+from d2a2_core.provenance import only
 from d2a2_core.uncertainty import load_sigma_head
 from d2a2_ros.cameras import camera_from_info, info_from_camera, resized_info
 from d2a2_ros.clouds import cloud_message
 from d2a2_ros.diagnostics import Reporter, Statistics, diagnostic_array, drift_report
 from d2a2_ros.images import FrameError, color_array, depth_array, depth_message, to_message
-from d2a2_ros.parameters import POINTS_PROVENANCE, NodeParameters
+from d2a2_ros.parameters import NodeParameters
 from d2a2_ros.run import run
 from d2a2_ros.transforms import ExtrinsicsSource
 from d2a2_ros.worker import LatestWorker
@@ -281,10 +282,7 @@ class UpsampleNode(Node):
             self._info_out.publish(info)
 
     def _publish_cloud(self, result: PipelineResult, header: Header) -> None:
-        depth = result.depth
-        if self.settings.points_provenance != "all":
-            wanted = np.isin(result.provenance, POINTS_PROVENANCE[self.settings.points_provenance])
-            depth = np.where(wanted, depth, np.float32(np.nan))
+        depth = only(self.settings.points_provenance, result.depth, result.provenance)
         stride = self.settings.cloud_stride
         thin = np.s_[::stride, ::stride]
         points = back_project(depth, result.camera, stride)

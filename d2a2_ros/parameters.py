@@ -14,19 +14,11 @@ from rclpy.exceptions import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from d2a2_core import Provenance
 from d2a2_core.geometry.plan import REGISTRATIONS
 from d2a2_core.pipeline import GEOMETRIES, RANGES, PipelineSettings
+from d2a2_core.provenance import POINTS_PROVENANCE
 from d2a2_core.upsampler import PRECISIONS
 from d2a2_core.weights import DEFAULT_WEIGHTS
-
-#: value of points_provenance: what the cloud keeps
-POINTS_PROVENANCE = {
-    "all": tuple(Provenance),
-    "measured": (Provenance.MEASURED,),
-    "refined": (Provenance.MEASURED, Provenance.REFINED),
-    "filled": (Provenance.MEASURED, Provenance.REFINED, Provenance.FILLED),
-}
 
 
 class ParameterError(ValueError):

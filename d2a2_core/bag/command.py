@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from d2a2_core.bag.convert import BagOptions, Engine, Summary, upsample_bag
+from d2a2_core.provenance import POINTS_PROVENANCE
 
 _HELP = {
     "color": "topic of the colour image (Image or CompressedImage); without it: by type, encoding and name",
@@ -34,6 +35,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             parser.add_argument(_flag(f.name), type=kind, default=f.default, help=_HELP[f.name] + shown)
     parser.add_argument("--storage", choices=("mcap", "sqlite3"), help="of the new bag; without it: as the input")
     parser.add_argument("--cloud", action="store_true", help="add PREFIX/points")
+    parser.add_argument(
+        "--points-provenance", choices=tuple(POINTS_PROVENANCE), default="all",
+        help="points of the cloud: measured; refined: these and moved edges; filled: these and filled holes; all",
+    )  # fmt: skip
     parser.add_argument("--output-encoding", choices=("32FC1", "16UC1"), default="32FC1", help="metres or millimetres")
     parser.add_argument("--stamp-source", choices=("color", "depth"), default="color", help="whose stamps are kept")
     parser.add_argument(

@@ -28,6 +28,7 @@ from d2a2_core.bag.topics import INFO, Topics, choose_topics
 from d2a2_core.bag.transforms import TF, StaticTransforms
 from d2a2_core.bag.worker import PairWorker
 from d2a2_core.data.encodings import FrameError
+from d2a2_core.provenance import POINTS_PROVENANCE
 
 _HOPELESS = 20  # so many unusable pairs and none usable: more will not help
 
@@ -54,7 +55,8 @@ class BagOptions:
         slop: largest difference of the stamps of a pair, seconds; queue_size: images of each camera that wait.
         prefix: of the topics that are added.
         storage: "mcap" or "sqlite3"; None as the input.
-        cloud: whether to add points too; cloud_stride: every n-th row and column.
+        cloud: whether to add points too; cloud_stride: every n-th row and column; points_provenance: which points it holds, a
+            name of :data:`d2a2_core.provenance.POINTS_PROVENANCE`.
         output_encoding: "32FC1" or "16UC1".
         stamp_source: "color" or "depth".
         start, end: seconds from the bag's start between which pairs are upsampled; everything is copied all the same.
@@ -71,6 +73,7 @@ class BagOptions:
     storage: str | None = None
     cloud: bool = False
     cloud_stride: int = 1
+    points_provenance: str = "all"
     output_encoding: str = "32FC1"
     stamp_source: str = "color"
     start: float | None = None
@@ -82,6 +85,10 @@ class BagOptions:
             raise BagError(
                 f"expected slop >= 0, queue_size >= 1 and cloud_stride >= 1, got {self.slop}, {self.queue_size} and "
                 f"{self.cloud_stride}"
+            )
+        if self.points_provenance not in POINTS_PROVENANCE:
+            raise BagError(
+                f"points_provenance must be one of {sorted(POINTS_PROVENANCE)}, got {self.points_provenance!r}"
             )
         if not self.prefix.startswith("/"):
             raise BagError(f"prefix must start with '/', got {self.prefix!r}")

@@ -13,6 +13,7 @@ from d2a2_core.bag.transforms import StaticTransforms
 from d2a2_core.data.encodings import FrameError
 from d2a2_core.geometry import Camera, Extrinsics, back_project
 from d2a2_core.geometry.camera_info import camera_from_info, resized_info
+from d2a2_core.provenance import only
 
 if TYPE_CHECKING:
     from d2a2_core.bag.convert import BagOptions, Engine
@@ -73,7 +74,8 @@ class PairWorker:
             yield "sigma", msgs.image(result.sigma, "32FC1", head)
         if o.cloud and result.camera is not None:
             every = (slice(None, None, o.cloud_stride),) * 2
-            points = back_project(result.depth, result.camera, o.cloud_stride)
+            depth = only(o.points_provenance, result.depth, result.provenance)
+            points = back_project(depth, result.camera, o.cloud_stride)
             yield "points", msgs.cloud(points, result.color[every], result.provenance[every], head)
 
     @staticmethod

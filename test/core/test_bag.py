@@ -27,6 +27,7 @@ from d2a2_core.bag.journal import Journal, JournalError
 from d2a2_core.bag.pairing import ApproximatePairs
 from d2a2_core.bag.transforms import StaticTransforms
 from d2a2_core.data.encodings import FrameError, view
+from d2a2_core.provenance import Provenance
 
 sys.path.insert(0, str(Path(__file__).parent))
 from bag_stub import StubEngine
@@ -518,7 +519,28 @@ def test_the_real_engine_goes_on_where_it_stopped():
     assert not np.array_equal(stream().process(color, second).depth, expected.depth, equal_nan=True)  # it does matter
 
 
-@pytest.mark.parametrize("options", [{"slop": -1.0}, {"queue_size": 0}, {"cloud_stride": 0}, {"prefix": "fine"}])
+def test_the_cloud_can_be_without_what_was_not_measured(tmp_path):
+    class HalfFilled(StubEngine):
+        def process(self, *args):
+            result = super().process(*args)
+            result.provenance[:, :16] = Provenance.FILLED
+            return result
+
+    source = write_bag(tmp_path / "in", "mcap", frames(2))
+    upsample_bag(source, tmp_path / "out", HalfFilled(), BagOptions(cloud=True, points_provenance="measured"))
+    cloud = outputs(tmp_path / "out", "points")[0][1]
+    xyz = cloud.data.view(np.dtype([("xyz", "f4", 3), ("bgr", "u1", 4), ("provenance", "u1")]))["xyz"].reshape(
+        24, 32, 3
+    )
+    assert np.isnan(xyz[:, :16]).all()
+    assert np.isfinite(xyz[:, 16:]).all()
+    assert np.isfinite(view(outputs(tmp_path / "out", "image_raw")[0][1])).all()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"slop": -1.0}, {"queue_size": 0}, {"cloud_stride": 0}, {"prefix": "fine"}, {"points_provenance": "some"}],
+)
 def test_numbers_that_cannot_be(options):
     with pytest.raises(BagError, match=next(iter(options))):
         BagOptions(**options)
