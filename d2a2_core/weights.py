@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ _OFFICIAL_NAMES = {
     "mainNet.conv_tail1": "tail1",
     "mainNet.conv_tail2": "tail2",
 }
+_MIN_VARIANCE = 1e-4  # of BatchNorm's running variances in mixed weights
 _GUIDE_HEAD = "guide_pyramid.head.0.weight"
 
 
@@ -154,6 +156,41 @@ def load_any(name_or_path: str | Path, scale: int | None = None, backend: str = 
             raise WeightsError(f"{name_or_path} is an authors' checkpoint, which does not say its scale; name it")
         return load_official_checkpoint(name_or_path, scale, backend)
     return load_weights(resolve_weights(name_or_path), backend)
+
+
+def mix_weights(parts: Sequence[tuple[str | Path, float]]) -> nn.Module:
+    """The sum of weights times factors, tensor by tensor, as a model of the first one's configuration.
+
+    The mean of two stages of a run is often better than either (Izmailov et al., "Averaging weights leads to wider optima and
+    better generalization", 2018). What one family has learnt since they parted can be added to another: other + new - old
+    (Ilharco et al., "Editing models with task arithmetic", 2023).
+
+    Args:
+        parts: shipped name or path, and factor, of each; the factors' sum is 1.
+
+    Raises:
+        WeightsError: fewer than two parts, factors that do not sum to 1, or weights of different shapes.
+    """
+    if len(parts) < 2 or abs(sum(factor for _, factor in parts) - 1) > 1e-6:
+        raise WeightsError(
+            f"expected at least two weights with factors whose sum is 1, got {[(str(p), f) for p, f in parts]}"
+        )
+    models = [load_weights(resolve_weights(path)) for path, _ in parts]
+    states = [model.state_dict() for model in models]
+    shapes = [{key: value.shape for key, value in state.items()} for state in states]
+    for (path, _), other in zip(parts, shapes, strict=True):
+        if other != shapes[0]:
+            raise WeightsError(
+                f"{path} and {parts[0][0]} have no common network: their tensors differ in name or shape"
+            )
+    mixed = dict(states[0])
+    for key, first in states[0].items():
+        if first.is_floating_point():
+            mixed[key] = sum(factor * state[key] for (_, factor), state in zip(parts, states, strict=True))
+            if key.endswith("running_var"):  # a difference may leave none, and the network divides by it
+                mixed[key].clamp_(min=_MIN_VARIANCE)
+    models[0].load_state_dict(mixed)
+    return models[0]
 
 
 def checksums() -> dict[str, str]:

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from d2a2_core import weights
+from d2a2_core.cli import main
 from d2a2_core.network import D2A2, D2A2Lite
 from d2a2_core.weights import (
     WeightsError,
@@ -138,6 +139,45 @@ def test_unknown_name_lists_the_known_ones(monkeypatch, tmp_path, model):
 def test_a_path_beats_a_shipped_name(monkeypatch, tmp_path, saved):
     monkeypatch.setattr(weights, "PRETRAINED", tmp_path)
     assert resolve_weights(str(saved)) == saved
+
+
+def test_mixed_weights_are_the_sum_of_their_tensors(tmp_path):
+    def made(name, seed):
+        torch.manual_seed(seed)
+        model = D2A2Lite(scales=(4, 8), channels=8, blocks=1)
+        for key, value in model.state_dict().items():
+            if key.endswith("running_var"):
+                value.uniform_(0.001, 1)
+        weights.save_weights(tmp_path / name, model, {"seed": seed})
+        return tmp_path / name, model.state_dict()
+
+    (a, x), (b, y), (c, z) = (made(f"{seed}.safetensors", seed) for seed in range(3))
+    mixed = weights.mix_weights([(a, 1.0), (b, 1.0), (c, -1.0)]).state_dict()
+    for key, value in mixed.items():
+        expected = x[key] + y[key] - z[key]
+        if key.endswith("running_var"):
+            assert (expected < 1e-4).any()  # or the bound is not tried
+            expected = expected.clamp(min=1e-4)
+        torch.testing.assert_close(value, expected)
+
+    assert main(["weights", "mix", str(tmp_path / "m.safetensors"), "--part", f"{a}=0.25", "--part", f"{b}=.75"]) == 0
+    info = weights.read_info(tmp_path / "m.safetensors")
+    assert [(part["factor"], part["card"]) for part in info.card["mixed"]] == [(0.25, {"seed": 0}), (0.75, {"seed": 1})]
+    torch.testing.assert_close(
+        weights.load_weights(tmp_path / "m.safetensors").tail[0].bias, 0.25 * x["tail.0.bias"] + 0.75 * y["tail.0.bias"]
+    )
+
+
+def test_what_cannot_be_mixed(tmp_path, saved):
+    small = tmp_path / "small.safetensors"
+    weights.save_weights(small, D2A2Lite(scales=(4,), channels=8, blocks=1), {})
+    with pytest.raises(weights.WeightsError, match="no common network"):
+        weights.mix_weights([(saved, 0.5), (small, 0.5)])
+    for parts in ([(saved, 1.0)], [(saved, 0.5), (saved, 0.6)]):
+        with pytest.raises(weights.WeightsError, match="sum is 1"):
+            weights.mix_weights(parts)
+    assert main(["weights", "mix", str(tmp_path / "m"), "--part", "nothing"]) != 0
+    assert not (tmp_path / "m").exists()
 
 
 @pytest.mark.parametrize("written", [0, 10])
