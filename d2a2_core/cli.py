@@ -284,73 +284,11 @@ def _report(o: argparse.Namespace) -> None:
 
 
 def _add_weights(commands) -> None:
+    from d2a2_core import weights_command
+
     p = commands.add_parser("weights", help="list, describe, verify or mix weights; add a run's to the shipped ones")
-    p.add_argument("action", choices=("list", "info", "verify", "add", "mix"))
-    p.add_argument("name", nargs="?", help="shipped name or path (default: all shipped ones); mix: the file to write")
-    p.add_argument("--source", type=Path, help="add: weights of a run, to ship as NAME")
-    p.add_argument(
-        "--part", action="append", default=[], metavar="WEIGHTS=FACTOR", help="mix: a summand; the factors' sum is 1"
-    )
-    p.add_argument("--card", type=Path, help="add: YAML file with title, licence, metrics, limits")
-    p.set_defaults(run=_weights)
-
-
-def _weights(o: argparse.Namespace) -> int:
-    from d2a2_core.uncertainty import sigma_path
-    from d2a2_core.weights import (
-        add_pretrained,
-        checksums,
-        list_pretrained,
-        mix_weights,
-        read_info,
-        resolve_weights,
-        save_weights,
-        sha256,
-    )
-
-    if o.action == "add":
-        if not (o.name and o.source and o.card):
-            raise ValueError("add needs a name, --source and --card")
-        print(f"written: {add_pretrained(o.source, o.name, yaml.safe_load(o.card.read_text()))}")
-        return 0
-    if o.action == "mix":
-        matches = [re.fullmatch(r"(.+)=([-+.\d]+)", part) for part in o.part]
-        if not (o.name and matches and all(matches)):
-            raise ValueError(
-                f"mix needs a file to write and --part WEIGHTS=FACTOR twice or more, got {o.name} and {o.part}"
-            )
-        parts = [(match[1], float(match[2])) for match in matches]
-        model = mix_weights(parts)
-        card = [{"file": name, "factor": f, "card": read_info(resolve_weights(name)).card} for name, f in parts]
-        save_weights(o.name, model, {"mixed": card})
-        print(f"written: {o.name}")
-        return 0
-    if not o.name and not list_pretrained():
-        raise ValueError("no weights ship with this copy of the package; name a file")
-    failed = 0
-    for name in [o.name] if o.name else list_pretrained():
-        path = resolve_weights(name)
-        info = read_info(path)
-        if o.action == "list":
-            scales = ", ".join(f"x{s}" for s in info.scales)
-            print(
-                f"{name}  {info.config['model']}  {scales}  {path.stat().st_size / 1e6:.1f} MB  {info.card.get('title', '')}"
-            )
-        elif o.action == "info":
-            facts = {"file": str(path), "sha256": sha256(path), "config": info.config, "card": info.card}
-            print(yaml.safe_dump(facts, sort_keys=False, width=110, allow_unicode=True))
-        else:
-            for file in (path, sigma_path(path)):
-                if file != path and not file.is_file():
-                    continue
-                known = checksums().get(file.name)
-                good = sha256(file) == known
-                failed += not good
-                reason = (
-                    "not one of the shipped files" if known is None else "differs from the shipped file: get it again"
-                )
-                print(f"{name if file == path else file.name}: {'ok' if good else reason}")
-    return 1 if failed else 0
+    weights_command.add_options(p)
+    p.set_defaults(run=weights_command.run)
 
 
 def _add_calibrate(commands) -> None:

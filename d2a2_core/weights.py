@@ -171,7 +171,7 @@ def mix_weights(parts: Sequence[tuple[str | Path, float]]) -> nn.Module:
     Raises:
         WeightsError: fewer than two parts, factors that do not sum to 1, or weights of different shapes.
     """
-    if len(parts) < 2 or abs(sum(factor for _, factor in parts) - 1) > 1e-6:
+    if len(parts) < 2 or not abs(sum(factor for _, factor in parts) - 1) <= 1e-6:  # NaN is neither
         raise WeightsError(
             f"expected at least two weights with factors whose sum is 1, got {[(str(p), f) for p, f in parts]}"
         )
@@ -191,6 +191,18 @@ def mix_weights(parts: Sequence[tuple[str | Path, float]]) -> nn.Module:
                 mixed[key].clamp_(min=_MIN_VARIANCE)
     models[0].load_state_dict(mixed)
     return models[0]
+
+
+def save_mixed(target: str | Path, parts: Sequence[tuple[str | Path, float]]) -> None:
+    """Writes what :func:`mix_weights` makes; each part's name, factor and card are on the new file's card.
+
+    Raises:
+        WeightsError: as :func:`mix_weights`; or ``target`` exists.
+    """
+    if Path(target).exists():
+        raise WeightsError(f"{target} exists; name a new file, or remove it first")
+    card = [{"file": str(path), "factor": f, "card": read_info(resolve_weights(path)).card} for path, f in parts]
+    save_weights(target, mix_weights(parts), {"mixed": card})
 
 
 def checksums() -> dict[str, str]:

@@ -168,16 +168,27 @@ def test_mixed_weights_are_the_sum_of_their_tensors(tmp_path):
     )
 
 
-def test_what_cannot_be_mixed(tmp_path, saved):
+def test_what_cannot_be_mixed(tmp_path, saved, capsys):
     small = tmp_path / "small.safetensors"
     weights.save_weights(small, D2A2Lite(scales=(4,), channels=8, blocks=1), {})
     with pytest.raises(weights.WeightsError, match="no common network"):
         weights.mix_weights([(saved, 0.5), (small, 0.5)])
-    for parts in ([(saved, 1.0)], [(saved, 0.5), (saved, 0.6)]):
+    for parts in ([(saved, 1.0)], [(saved, 0.5), (saved, 0.6)], [(saved, 0.5), (saved, float("nan"))]):
         with pytest.raises(weights.WeightsError, match="sum is 1"):
             weights.mix_weights(parts)
-    assert main(["weights", "mix", str(tmp_path / "m"), "--part", "nothing"]) != 0
+    for part in ("nothing", "a=1.2.3", "=0.5"):
+        with pytest.raises(SystemExit) as exit_:
+            main(["weights", "mix", str(tmp_path / "m"), "--part", part])
+        assert exit_.value.code == 2
+        assert f"expected WEIGHTS=FACTOR, for example d2a2-lite=0.5, got '{part}'" in capsys.readouterr().err
     assert not (tmp_path / "m").exists()
+
+
+def test_mixing_does_not_overwrite(tmp_path, saved, capsys):
+    before = saved.read_bytes()
+    assert main(["weights", "mix", str(saved), "--part", f"{saved}=0.5", "--part", f"{saved}=0.5"]) == 2
+    assert "exists; name a new file" in capsys.readouterr().err
+    assert saved.read_bytes() == before
 
 
 @pytest.mark.parametrize("written", [0, 10])

@@ -1,0 +1,111 @@
+"""The command line of `d2a2 weights`: its options, and what it prints."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import yaml
+
+from d2a2_core.uncertainty import sigma_path
+from d2a2_core.weights import (
+    add_pretrained,
+    checksums,
+    list_pretrained,
+    read_info,
+    resolve_weights,
+    save_mixed,
+    sha256,
+)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `d2a2 weights`."""
+    parser.add_argument("action", choices=tuple(_ACTIONS))
+    parser.add_argument("name", nargs="?", help="shipped name or path (default: all shipped ones); mix: a new file")
+    parser.add_argument("--source", type=Path, help="add: weights of a run, to ship as NAME")
+    parser.add_argument("--card", type=Path, help="add: YAML file with title, licence, metrics, limits")
+    parser.add_argument(
+        "--part", type=_part, action="append", default=[], metavar="WEIGHTS=FACTOR",
+        help="mix: a summand, twice or more; the factors' sum is 1",
+    )  # fmt: skip
+
+
+def run(o: argparse.Namespace) -> int:
+    """Does what ``o.action`` says; returns the exit status.
+
+    Raises:
+        ValueError: an argument that the action needs is missing.
+        WeightsError: a file is missing or damaged, or does not fit.
+    """
+    return _ACTIONS[o.action](o)
+
+
+def _part(text: str) -> tuple[str, float]:
+    name, _, factor = text.rpartition("=")
+    try:
+        if name:
+            return name, float(factor)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"expected WEIGHTS=FACTOR, for example d2a2-lite=0.5, got {text!r}")
+
+
+def _add(o: argparse.Namespace) -> int:
+    if not (o.name and o.source and o.card):
+        raise ValueError("add needs a name, --source and --card")
+    print(f"written: {add_pretrained(o.source, o.name, yaml.safe_load(o.card.read_text()))}")
+    return 0
+
+
+def _mix(o: argparse.Namespace) -> int:
+    if not o.name:
+        raise ValueError("mix needs a file to write")
+    save_mixed(o.name, o.part)
+    print(f"written: {o.name}")
+    return 0
+
+
+def _list(o: argparse.Namespace) -> int:
+    for name in _names(o):
+        path = resolve_weights(name)
+        info = read_info(path)
+        scales = ", ".join(f"x{s}" for s in info.scales)
+        size = path.stat().st_size / 1e6
+        print(f"{name}  {info.config['model']}  {scales}  {size:.1f} MB  {info.card.get('title', '')}")
+    return 0
+
+
+def _info(o: argparse.Namespace) -> int:
+    for name in _names(o):
+        path = resolve_weights(name)
+        info = read_info(path)
+        facts = {"file": str(path), "sha256": sha256(path), "config": info.config, "card": info.card}
+        print(yaml.safe_dump(facts, sort_keys=False, width=110, allow_unicode=True))
+    return 0
+
+
+def _verify(o: argparse.Namespace) -> int:
+    """1 when a file, or the sigma head beside it, is not the shipped one."""
+    failed, known = 0, checksums()
+    for name in _names(o):
+        path = resolve_weights(name)
+        head = sigma_path(path)
+        for file in (path, head) if head.is_file() else (path,):
+            good = sha256(file) == known.get(file.name)
+            failed += not good
+            reason = (
+                "differs from the shipped file: get it again" if file.name in known else "not one of the shipped files"
+            )
+            print(f"{name if file == path else file.name}: {'ok' if good else reason}")
+    return 1 if failed else 0
+
+
+def _names(o: argparse.Namespace) -> list[str]:
+    names = [o.name] if o.name else list_pretrained()
+    if not names:
+        raise ValueError("no weights ship with this copy of the package; name a file")
+    return names
+
+
+_ACTIONS = {"list": _list, "info": _info, "verify": _verify, "add": _add, "mix": _mix}
