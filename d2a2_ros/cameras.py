@@ -6,9 +6,9 @@ from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
 from d2a2_core.geometry import Camera
-from d2a2_core.geometry.camera_info import camera_from_info, resized_info
+from d2a2_core.geometry.camera_info import camera_from_info, is_rectified, rectified_info, resized_info
 
-__all__ = ["camera_from_info", "info_from_camera", "resized_info"]
+__all__ = ["camera_from_info", "info_from_camera", "is_rectified", "rectified_info", "resized_info"]
 
 
 def info_from_camera(camera: Camera, header: Header) -> CameraInfo:

@@ -26,7 +26,7 @@ from d2a2_core.geometry import Camera, back_project
 from d2a2_core.pipeline import DepthPipeline, PipelineResult, describe
 from d2a2_core.provenance import only
 from d2a2_core.uncertainty import load_sigma_head
-from d2a2_ros.cameras import camera_from_info, info_from_camera, resized_info
+from d2a2_ros.cameras import camera_from_info, info_from_camera, is_rectified, rectified_info, resized_info
 from d2a2_ros.clouds import cloud_message
 from d2a2_ros.diagnostics import Reporter, Statistics, diagnostic_array, drift_report
 from d2a2_ros.images import FrameError, color_array, depth_array, depth_message, to_message
@@ -180,7 +180,7 @@ class UpsampleNode(Node):
             self.statistics.count("stale")
             self.reporter.report("stale", "dropped a pair whose stamp is not after the last published one")
             return
-        pair = self._with_infos(pair)
+        pair = self._described(self._with_infos(pair))
         try:
             result = self._compute(pair)
         except (FrameError, ValueError) as error:
@@ -210,6 +210,22 @@ class UpsampleNode(Node):
             while published and which not in self._infos and not self._worker.stopped and time.monotonic() < end:
                 time.sleep(0.01)
         return replace(pair, **{f"{which}_info": self._infos.get(which) for which in missing}) if missing else pair
+
+    def _described(self, pair: Pair) -> Pair:
+        """The pair with infos that fit its images: a rectified image's without distortion, none where there is no such."""
+        infos = {}
+        for which, info, subscriber in (
+            ("color", pair.color_info, self._color), ("depth", pair.depth_info, self._depth)
+        ):  # fmt: skip
+            topic = subscriber.sub.topic_name
+            if info is None or not is_rectified(self.settings.rectified_input, which, topic):
+                continue
+            try:
+                infos[f"{which}_info"] = rectified_info(info)
+            except ValueError as error:
+                infos[f"{which}_info"] = None
+                self.reporter.report(f"rectified {which}", f"camera info for {topic} is not used: it {error}")
+        return replace(pair, **infos) if infos else pair
 
     def _compute(self, pair: Pair) -> PipelineResult:
         color = self._read("colour", color_array, pair.color)

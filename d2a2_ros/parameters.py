@@ -14,6 +14,7 @@ from rclpy.exceptions import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from d2a2_core.geometry.camera_info import RECTIFIED_INPUTS
 from d2a2_core.geometry.plan import REGISTRATIONS
 from d2a2_core.pipeline import GEOMETRIES, RANGES, PipelineSettings
 from d2a2_core.provenance import POINTS_PROVENANCE
@@ -109,6 +110,10 @@ SPECS = (
     Spec(
         "output_geometry", "raw", "raw: the colour image's own geometry, with its distortion; rectified: without.",
         choices=GEOMETRIES,
+    ),
+    Spec(
+        "rectified_input", "auto", "Which images come without lens distortion although their camera info has some; auto: those "
+        "of topics with rect or rectified in their name.", choices=RECTIFIED_INPUTS,
     ),
     Spec("min_depth", 0.05, "Measurements nearer than this are rejected, metres.", bounds=(0.0, 1000.0), live=True),
     Spec("max_depth", 20.0, "Measurements farther than this are rejected, metres.", bounds=(0.0, 1000.0), live=True),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from d2a2_core.bag.convert import BagOptions, Engine, Summary, upsample_bag
+from d2a2_core.geometry.camera_info import RECTIFIED_INPUTS
 from d2a2_core.provenance import POINTS_PROVENANCE
 
 _HELP = {
@@ -38,6 +39,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--points-provenance", choices=tuple(POINTS_PROVENANCE), default="all",
         help="points of the cloud: measured; refined: these and moved edges; filled: these and filled holes; all",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rectified-input", choices=RECTIFIED_INPUTS, default="auto",
+        help="images without the lens distortion that their infos have; auto: topics with rect or rectified in their name",
     )  # fmt: skip
     parser.add_argument("--output-encoding", choices=("32FC1", "16UC1"), default="32FC1", help="metres or millimetres")
     parser.add_argument("--stamp-source", choices=("color", "depth"), default="color", help="whose stamps are kept")

@@ -28,6 +28,7 @@ from d2a2_core.bag.topics import INFO, Topics, choose_topics
 from d2a2_core.bag.transforms import TF, StaticTransforms
 from d2a2_core.bag.worker import PairWorker
 from d2a2_core.data.encodings import FrameError
+from d2a2_core.geometry.camera_info import RECTIFIED_INPUTS
 from d2a2_core.provenance import POINTS_PROVENANCE
 
 _HOPELESS = 20  # so many unusable pairs and none usable: more will not help
@@ -60,6 +61,8 @@ class BagOptions:
         output_encoding: "32FC1" or "16UC1".
         stamp_source: "color" or "depth".
         start, end: seconds from the bag's start between which pairs are upsampled; everything is copied all the same.
+        rectified_input: which images come without the distortion that their infos have, one of
+            :data:`d2a2_core.geometry.camera_info.RECTIFIED_INPUTS`.
         extrinsics: translation and quaternion x y z w from the depth to the colour camera, 7 numbers; None: /tf_static.
     """
 
@@ -78,6 +81,7 @@ class BagOptions:
     stamp_source: str = "color"
     start: float | None = None
     end: float | None = None
+    rectified_input: str = "auto"
     extrinsics: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -90,6 +94,8 @@ class BagOptions:
             raise BagError(
                 f"points_provenance must be one of {sorted(POINTS_PROVENANCE)}, got {self.points_provenance!r}"
             )
+        if self.rectified_input not in RECTIFIED_INPUTS:
+            raise BagError(f"rectified_input must be one of {RECTIFIED_INPUTS}, got {self.rectified_input!r}")
         if not self.prefix.startswith("/"):
             raise BagError(f"prefix must start with '/', got {self.prefix!r}")
 

@@ -12,7 +12,7 @@ from d2a2_core.bag.topics import INFO, Topics
 from d2a2_core.bag.transforms import StaticTransforms
 from d2a2_core.data.encodings import FrameError
 from d2a2_core.geometry import Camera, Extrinsics, back_project
-from d2a2_core.geometry.camera_info import camera_from_info, resized_info
+from d2a2_core.geometry.camera_info import camera_from_info, is_rectified, rectified_info, resized_info
 from d2a2_core.provenance import only
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class PairWorker:
         depth_msg, depth = self._read("depth", depth_raw, self._topics.depth.msgtype, msgs.read_depth)
         frames = color_msg.header.frame_id, depth_msg.header.frame_id
         head = msgs.header(stamp, frames[0])
-        info, camera = self._camera("colour", infos[0], color.shape[:2], head)
+        info, camera = self._camera("color", infos[0], color.shape[:2], head)
         _, depth_camera = self._camera("depth", infos[1], depth.shape, head)
         result = self._engine.process(color, depth, camera, depth_camera, self._extrinsics(*frames), *frames)
         self._note(result.registration)
@@ -90,15 +90,20 @@ class PairWorker:
         """The camera info for an image of ``size`` (H, W), and its camera, None where it is not calibrated."""
         if raw is None:
             return None, None
+        said = "colour" if which == "color" else which
+        topic = getattr(self._topics, which).topic
         try:
-            info = resized_info(msgs.deserialize(raw, INFO), size[1], size[0], head)
-        except FrameError as error:
-            self._note(f"{which} camera info: {error}")
+            info = msgs.deserialize(raw, INFO)
+            if is_rectified(self._options.rectified_input, which, topic):
+                info = rectified_info(info)
+        except (FrameError, ValueError) as error:
+            self._note(f"{said} camera info: {error}")
             return None, None
+        info = resized_info(info, size[1], size[0], head)
         try:
             return info, camera_from_info(info)
         except ValueError as error:
-            self._note(f"{which} camera info: {error}")
+            self._note(f"{said} camera info: {error}")
             return info, None
 
     def _extrinsics(self, color_frame: str, depth_frame: str) -> Extrinsics | None:

@@ -3,9 +3,57 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any
 
 from d2a2_core.geometry.camera import Camera
+
+#: Which images come without lens distortion although their camera info has some.
+RECTIFIED_INPUTS = ("auto", "none", "color", "depth", "both")
+
+
+def is_rectified(setting: str, which: str, topic: str) -> bool:
+    """Whether images of ``topic`` are rectified: as ``setting`` says, with "auto" by a part of the name.
+
+    ROS's rectifying nodes name their images so: image_rect, image_rect_color, rect/image_raw, depth_rectified.
+
+    Args:
+        setting: one of :data:`RECTIFIED_INPUTS`.
+        which: "color" or "depth".
+        topic: resolved name.
+    """
+    if setting != "auto":
+        return setting in (which, "both")
+    return not {"rect", "rectified"}.isdisjoint(re.split("[/_]", topic.lower()))
+
+
+def rectified_info(info: Any) -> Any:
+    """What describes the rectified image of ``info``, a copy of the same type: K from P, no distortion, R of identity.
+
+    The nodes that rectify images pass the camera info of the raw image on, of which P is for the rectified one. An info
+    without distortion is returned as it is.
+
+    Raises:
+        ValueError: there is distortion, but no P.
+    """
+    if not any(info.d):
+        return info
+    p = [float(v) for v in info.p]
+    if not (p[0] > 0 and p[5] > 0):
+        raise ValueError(
+            "has lens distortion but no projection matrix P, which a rectified image needs; calibrate the camera with "
+            "camera_calibration, or say that the image is raw (rectified_input: none)"
+        )
+    out = copy.deepcopy(info)
+    _fill(out.d, [0.0] * len(out.d))
+    _fill(out.k, [*p[0:3], *p[4:7], *p[8:11]])
+    _fill(out.r, [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0])
+    return out
+
+
+def _fill(array: Any, values: list[float]) -> None:
+    for i, value in enumerate(values):  # arrays of the message's own type, whichever that is
+        array[i] = value
 
 
 def camera_from_info(info: Any) -> Camera:

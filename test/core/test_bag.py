@@ -537,9 +537,38 @@ def test_the_cloud_can_be_without_what_was_not_measured(tmp_path):
     assert np.isfinite(view(outputs(tmp_path / "out", "image_raw")[0][1])).all()
 
 
+@pytest.mark.parametrize(("setting", "used"), [("auto", 30.0), ("none", 32.0)])
+def test_a_rectified_image_is_not_undistorted_again(tmp_path, setting, used):
+    """image_rect comes with the raw image's camera info: D is the lens's, P the rectified image's."""
+    raw = msgs.deserialize(info(32, 24, "color_optical"), INFO)
+    raw.d, raw.p = np.array([-0.2, 0.1, 0, 0, 0]), np.array([30.0, 0, 15, 0, 0, 31, 11, 0, 0, 0, 1, 0])
+    rows = [("/camera/color/camera_info", INFO, START, msgs.camera_info(raw))]
+    rows += [
+        (topic.replace("color/image_raw", "color/image_rect"), *rest)
+        for topic, *rest in frames(2)
+        if topic != "/camera/color/camera_info"
+    ]
+    engine = StubEngine()
+    upsample_bag(
+        write_bag(tmp_path / "in", "mcap", rows), tmp_path / "out", engine, BagOptions(rectified_input=setting)
+    )
+    camera = engine.calls[-1][0]
+    assert (camera.fx, camera.distorted) == (used, setting == "none")
+    published = outputs(tmp_path / "out", "camera_info")[0][1]
+    assert published.k[0] == used
+    assert any(published.d) == (setting == "none")
+
+
 @pytest.mark.parametrize(
     "options",
-    [{"slop": -1.0}, {"queue_size": 0}, {"cloud_stride": 0}, {"prefix": "fine"}, {"points_provenance": "some"}],
+    [
+        {"slop": -1.0},
+        {"queue_size": 0},
+        {"cloud_stride": 0},
+        {"prefix": "fine"},
+        {"points_provenance": "some"},
+        {"rectified_input": "all"},
+    ],
 )
 def test_numbers_that_cannot_be(options):
     with pytest.raises(BagError, match=next(iter(options))):

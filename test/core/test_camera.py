@@ -1,12 +1,15 @@
 """Cameras: projection and its inverse, OpenCV as the reference, resizing, and clouds."""
 
+import array
 import json
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from d2a2_core.geometry import Camera, back_project, write_ply
+from d2a2_core.geometry.camera_info import camera_from_info, is_rectified, rectified_info
 
 PLAIN = Camera(64, 48, 60.0, 61.0, 31.2, 24.9)
 CAMERAS = {
@@ -255,3 +258,47 @@ def test_empty_cloud(tmp_path):
     points = np.full((2, 2, 3), np.nan, np.float32)
     assert write_ply(tmp_path / "empty.ply", points, np.zeros((2, 2, 3), np.uint8)) == 0
     assert b"element vertex 0" in (tmp_path / "empty.ply").read_bytes()
+
+
+def raw_info(p=(55.0, 0, 20.0, 0, 0, 56.0, 14.0, 0, 0, 0, 1, 0), d=(-0.2, 0.1, 0.0, 0.0, 0.0)):
+    """A camera info with distortion whose rectified image has another focal length and centre, as a ROS message has it."""
+    return SimpleNamespace(
+        width=48, height=32, distortion_model="plumb_bob", d=array.array("d", d), r=np.arange(9.0), p=np.array(p, float),
+        k=np.array([40.0, 0, 23.5, 0, 41.0, 15.5, 0, 0, 1]),
+    )  # fmt: skip
+
+
+def test_a_rectified_image_is_described_by_p():
+    info = raw_info()
+    out = rectified_info(info)
+    assert camera_from_info(out) == Camera(48, 32, 55.0, 56.0, 20.0, 14.0, "plumb_bob", (0.0,) * 5)
+    np.testing.assert_array_equal(out.r, np.eye(3).ravel())
+    np.testing.assert_array_equal(out.p, info.p)
+    assert info.d[0] == -0.2  # the message itself belongs to others
+    assert info.k[0] == 40.0
+
+
+def test_an_info_without_distortion_is_taken_as_it_is_and_one_without_p_refused():
+    plain = raw_info(d=(0.0,) * 5)
+    assert rectified_info(plain) is plain
+    with pytest.raises(ValueError, match="no projection matrix P"):
+        rectified_info(raw_info(p=(0,) * 12))
+
+
+@pytest.mark.parametrize(
+    ("setting", "which", "topic", "expected"),
+    [
+        ("auto", "color", "/camera/image_rect", True),
+        ("auto", "color", "/camera/image_rect_color", True),
+        ("auto", "depth", "/zed/depth/rect/image", True),
+        ("auto", "depth", "/kinect/Depth_Rectified", True),
+        ("auto", "color", "/camera/image_raw", False),
+        ("auto", "color", "/correct/direct/image", False),
+        ("none", "color", "/camera/image_rect", False),
+        ("color", "color", "/camera/image_raw", True),
+        ("color", "depth", "/camera/image_rect", False),
+        ("both", "depth", "/camera/image_raw", True),
+    ],
+)
+def test_which_images_are_rectified(setting, which, topic, expected):
+    assert is_rectified(setting, which, topic) is expected

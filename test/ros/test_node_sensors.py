@@ -298,6 +298,41 @@ def test_rectified_output_says_so_in_its_camera_info(bench):
     assert info.header == b.wait_for(DEPTH)[0].header
 
 
+def test_a_rectified_colour_image_is_described_by_p(bench):
+    b = bench(rectified_input="color")
+    b.listen(INFO, CameraInfo)
+    b.listen(POINTS, PointCloud2)
+    info = info_from_camera(
+        Camera(48, 32, 40.0, 40.0, 23.5, 15.5, "plumb_bob", (-0.2, 0.0, 0.0, 0.0, 0.0)), stamped(0, "color_frame")
+    )
+    info.p = [50.0, 0.0, 20.0, 0.0, 0.0, 51.0, 14.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    b.send("color/camera_info", info)
+    b.wait(lambda: "color" in b.node._infos)
+    b.send_pair()
+    out = b.wait_for(INFO)[0]
+    assert not any(out.d)
+    np.testing.assert_array_equal(out.k, [50.0, 0, 20, 0, 51, 14, 0, 0, 1])
+    points = point_cloud2.read_points(b.wait_for(POINTS)[0]).reshape(32, 48)
+    corner = points[0, 0]
+    np.testing.assert_allclose([corner["x"] / corner["z"], corner["y"] / corner["z"]], [-20 / 50, -14 / 51], rtol=1e-5)
+
+
+def test_a_rectified_image_without_p_gives_depth_and_says_why_there_is_no_cloud(bench):
+    b = bench(rectified_input="color")
+    b.listen(DEPTH, Image)
+    b.listen(INFO, CameraInfo)
+    info = info_from_camera(
+        Camera(48, 32, 40.0, 40.0, 23.5, 15.5, "plumb_bob", (-0.2, 0.0, 0.0, 0.0, 0.0)), stamped(0, "color_frame")
+    )
+    info.p = [0.0] * 12
+    b.send("color/camera_info", info)
+    b.wait(lambda: "color" in b.node._infos)
+    b.send_pair()
+    b.wait_for(DEPTH)
+    assert not b.out[INFO]
+    assert any("no projection matrix P" in w for w in b.warnings)
+
+
 def test_sigma_is_published_where_there_is_a_head(bench, monkeypatch):
     class Head:
         def to(self, device):
