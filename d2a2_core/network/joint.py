@@ -43,27 +43,40 @@ class JointUpsampling(nn.Module):
         batch, _, height, width = guide.shape
         rows, cols = lr.shape[-2:]
         scale = height // rows
-        pixels = (self.colour(guide) + self.embed(guide)).float()
-        own = pixels.view(batch, self.heads, self.width, rows, scale, cols, scale)
-        cells = F.pad(F.avg_pool2d(pixels, scale), (1, 1, 1, 1), mode="replicate")
-        cells = cells.view(batch, self.heads, self.width, rows + 2, 1, cols + 2, 1)
-        depth = F.pad(lr.float(), (1, 1, 1, 1), mode="replicate").view(batch, 1, rows + 2, 1, cols + 2, 1)
+        pixels = (self.colour(guide) + self.embed(guide)).float().contiguous()
+        own = pixels.view(batch, self.heads, self.width, rows, scale, width)
+        cells = _wide(F.avg_pool2d(pixels, scale), scale).view(batch, self.heads, self.width, rows + 2, 1, -1)
+        norm = 0.5 * cells.square().sum(2)
+        depth = _wide(lr.float(), scale).view(batch, 1, rows + 2, 1, -1)
         distance = _squared_distance(scale, guide.device)
-        closeness = torch.exp(-2 * self.log_radius).view(self.heads, 1, 1, 1, 1)
+        across = distance.repeat(1, cols)
+        closeness = 0.5 * torch.exp(-2 * self.log_radius).view(self.heads, 1, 1, 1)
         logits, values = [], []
         for i, j in ((i, j) for i in range(3) for j in range(3)):
-            other = cells[:, :, :, i : i + rows, :, j : j + cols]
+            y, x = slice(i, i + rows), slice(j * scale, j * scale + width)
             # -|p - q|^2 / 2 without |p|^2, which is the same for all q and drops out of the softmax.
-            alike = (own * other).sum(2) - 0.5 * other.square().sum(2)
-            away = (distance[i][:, None] + distance[j]).view(1, scale, 1, scale)
-            logits.append(alike - 0.5 * closeness * away)
-            values.append(depth[:, :, i : i + rows, :, j : j + cols])
-        largest = torch.stack([logit.detach() for logit in logits]).amax(0)
+            logit = -norm[..., y, :, x] - closeness * (distance[i][:, None] + across[j])
+            for channel in range(self.width):
+                logit = torch.addcmul(logit, own[:, :, channel], cells[:, :, channel, y, :, x])
+            logits.append(logit)
+            values.append(depth[..., y, :, x])
+        largest = logits[0].detach()
+        for logit in logits[1:]:
+            largest = torch.maximum(largest, logit.detach())
         total = weights = 0.0
         for logit, value in zip(logits, values, strict=True):
             weight = torch.exp(logit - largest)
             total, weights = total + weight * value, weights + weight
         return (total / weights).reshape(batch, self.heads, height, width)
+
+
+def _wide(x: Tensor, scale: int) -> Tensor:
+    """(B, C, h, w) -> (B, C, h + 2, (w + 2) * s): a border of one replicated, every column ``scale`` times.
+
+    So that the sums over cells run along rows as long as the HR image's: broadcast along the few pixels of a cell they take half
+    as long again.
+    """
+    return F.pad(x, (1, 1, 1, 1), mode="replicate").repeat_interleave(scale, 3)
 
 
 def _squared_distance(scale: int, device: torch.device) -> Tensor:
