@@ -44,6 +44,11 @@ def generate_launch_description() -> LaunchDescription:
                 for name, topic in TOPICS.items()
             ),
             DeclareLaunchArgument(
+                "weights",
+                default_value="",
+                description="d2a2-lite-sensor, d2a2-nano-sensor or a .safetensors file; empty: as params_file says.",
+            ),
+            DeclareLaunchArgument(
                 "device", default_value="", description="auto, cpu, cuda, cuda:1, ...; empty: as params_file says."
             ),
             DeclareLaunchArgument(
@@ -66,8 +71,9 @@ def _node(context: LaunchContext) -> list[Node]:
         return LaunchConfiguration(name).perform(context)
 
     overrides = {}
-    if argument("device"):
-        overrides["device"] = ParameterValue(LaunchConfiguration("device"), value_type=str)
+    for name in ("weights", "device"):
+        if argument(name):
+            overrides[name] = ParameterValue(LaunchConfiguration(name), value_type=str)
     if argument("use_sim_time"):
         overrides["use_sim_time"] = ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)
     config = Path(CONFIG.perform(context))

@@ -64,9 +64,10 @@ def test_beats_bicubic_by_30_percent_on_middlebury(shared, scale, range_mode):
     assert ours < 0.7 * bicubic
 
 
-def test_default_weights_beat_bicubic_on_a_noisy_sensor_with_holes(repo):
+@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("-sensor")])
+def test_sensor_weights_beat_bicubic_on_a_noisy_sensor_with_holes(repo, name):
     recording = Recording(repo / "sample_recording")
-    upsampler = DepthUpsampler.from_pretrained(DEFAULT_WEIGHTS, device="cpu")
+    upsampler = DepthUpsampler.from_pretrained(name, device="cpu")
     for index in (3, 21):
         frame = recording[index]
         ours = upsampler.upsample(frame.color, frame.depth).depth

@@ -17,7 +17,7 @@ from launch.launch_description_sources import get_launch_description_from_python
 
 NODE_ARGUMENTS = {
     "camera",
-    "params_file", "namespace", "color_image", "color_info", "depth_image", "depth_info", "device", "use_sim_time",
+    "params_file", "namespace", "color_image", "color_info", "depth_image", "depth_info", "weights", "device", "use_sim_time",
     "log_level",
 }  # fmt: skip
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
@@ -117,14 +117,14 @@ def test_arguments_reach_the_node(installed, tmp_path):
         "/**: {ros__parameters: {threads: 3}}\n/front/upsample_node: {ros__parameters: {device: cpu, scale: 8}}\n"
     )
     node = installed.probe(
-        "d2a2.launch.py", f"params_file:={params}", "namespace:=front", "device:=cuda:1", "use_sim_time:=true",
+        "d2a2.launch.py", f"params_file:={params}", "namespace:=front", "weights:=2024", "device:=cuda:1", "use_sim_time:=true",
         "log_level:=debug", "color_image:=/cam/rgb", "color_info:=/cam/info", "depth_image:=tof",
         "depth_info:=tof_info", FASTRTPS_DEFAULT_PROFILES_FILE="/user.xml",
     )["upsample_node"]  # fmt: skip
     assert node["name"] == "/front/upsample_node"
     assert node["topics"] == ["/cam/rgb", "/cam/info", "/front/tof", "/front/tof_info"]
-    assert {key: node["parameters"][key] for key in ("threads", "device", "scale", "use_sim_time")} == {
-        "threads": 3, "device": "cuda:1", "scale": 8, "use_sim_time": True,
+    assert {key: node["parameters"][key] for key in ("threads", "weights", "device", "scale", "use_sim_time")} == {
+        "threads": 3, "weights": "2024", "device": "cuda:1", "scale": 8, "use_sim_time": True,
     }  # fmt: skip
     assert node["log_level"] == "DEBUG"
     assert node["environment"][PROFILE_VARIABLES[0]] == "/user.xml"
