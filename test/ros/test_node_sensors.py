@@ -285,12 +285,23 @@ def test_the_cloud_holds_what_points_provenance_says(bench, wanted, kept):
     assert set(np.unique(points["provenance"][np.isfinite(points["z"])])) == kept
 
 
+LENS = Camera(48, 32, 40.0, 40.0, 23.5, 15.5, "plumb_bob", (-0.2, 0.0, 0.0, 0.0, 0.0))
+
+
+def send_rectified_colour(b, p):
+    """A pair whose colour info has LENS's distortion and projection matrix ``p``."""
+    info = info_from_camera(LENS, stamped(0, "color_frame"))
+    info.p = p
+    b.send("color/camera_info", info)
+    b.wait(lambda: "color" in b.node._infos)
+    b.send_pair()
+
+
 def test_rectified_output_says_so_in_its_camera_info(bench):
-    lens = Camera(48, 32, 40.0, 40.0, 23.5, 15.5, "plumb_bob", (-0.2, 0.0, 0.0, 0.0, 0.0))
     b = bench(output_geometry="rectified")
     b.listen(INFO, CameraInfo)
     b.listen(DEPTH, Image)
-    send_infos(b, color=lens, depth=lens.resized(12, 8))
+    send_infos(b, color=LENS, depth=LENS.resized(12, 8))
     b.send_pair()
     info = b.wait_for(INFO)[0]
     assert not any(info.d)
@@ -302,13 +313,7 @@ def test_a_rectified_colour_image_is_described_by_p(bench):
     b = bench(rectified_input="color")
     b.listen(INFO, CameraInfo)
     b.listen(POINTS, PointCloud2)
-    info = info_from_camera(
-        Camera(48, 32, 40.0, 40.0, 23.5, 15.5, "plumb_bob", (-0.2, 0.0, 0.0, 0.0, 0.0)), stamped(0, "color_frame")
-    )
-    info.p = [50.0, 0.0, 20.0, 0.0, 0.0, 51.0, 14.0, 0.0, 0.0, 0.0, 1.0, 0.0]
-    b.send("color/camera_info", info)
-    b.wait(lambda: "color" in b.node._infos)
-    b.send_pair()
+    send_rectified_colour(b, [50.0, 0.0, 20.0, 0.0, 0.0, 51.0, 14.0, 0.0, 0.0, 0.0, 1.0, 0.0])
     out = b.wait_for(INFO)[0]
     assert not any(out.d)
     np.testing.assert_array_equal(out.k, [50.0, 0, 20, 0, 51, 14, 0, 0, 1])
@@ -321,13 +326,7 @@ def test_a_rectified_image_without_p_gives_depth_and_says_why_there_is_no_cloud(
     b = bench(rectified_input="color")
     b.listen(DEPTH, Image)
     b.listen(INFO, CameraInfo)
-    info = info_from_camera(
-        Camera(48, 32, 40.0, 40.0, 23.5, 15.5, "plumb_bob", (-0.2, 0.0, 0.0, 0.0, 0.0)), stamped(0, "color_frame")
-    )
-    info.p = [0.0] * 12
-    b.send("color/camera_info", info)
-    b.wait(lambda: "color" in b.node._infos)
-    b.send_pair()
+    send_rectified_colour(b, [0.0] * 12)
     b.wait_for(DEPTH)
     assert not b.out[INFO]
     assert any("no projection matrix P" in w for w in b.warnings)
