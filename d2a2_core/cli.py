@@ -189,6 +189,12 @@ def _add_generate(commands) -> None:
     p.add_argument(
         "--furniture", type=Path, default=Path("/usr/share/sweethome3d/furniture"), help="folder with *.sh3f"
     )
+    p.add_argument(
+        "--licences",
+        default="CC0",
+        type=lambda text: tuple(text.split(",")),
+        help="of the models, with commas: CC0, CC-BY (their creators must be named: the manifest and the weights' cards do)",
+    )
     p.add_argument("--preview", action="store_true", help="also write preview.png, a contact sheet of the first scenes")
     p.set_defaults(run=_generate)
 
@@ -199,7 +205,7 @@ def _generate(o: argparse.Namespace) -> None:
 
     height, width = _size(o.size)
     furniture = "" if o.scenes == "shapes" else str(o.furniture)
-    made = generate(Settings(o.scenes, o.count, (width, height), o.seed, furniture), o.out, o.workers)
+    made = generate(Settings(o.scenes, o.count, (width, height), o.seed, furniture, o.licences), o.out, o.workers)
     if o.preview:
         write_preview(o.out, o.out / "preview.png")
     print(f"{made} scenes written to {o.out}, which now has {o.count}")

@@ -1,8 +1,9 @@
-"""Finding and loading the public-domain (CC0) furniture models of Debian's package `sweethome3d-furniture`.
+"""Finding and loading the furniture models of Debian's package `sweethome3d-furniture` that are CC0 or, if asked for, CC-BY.
 
 The package holds archives (`*.sh3f`, zip files): a catalog in Java's properties format, Wavefront OBJ models, and licence texts.
-Only some archives are CC0. A model is taken when its archive's LICENSE.TXT says CC0 and no licence document in the model's own
-folder says something else; so the choice follows the stated licence and not a list kept here.
+A model is taken when its archive's LICENSE.TXT and every licence document in the model's own folder state the same wanted
+licence; so the choice follows what is stated and not a list kept here. CC-BY asks for its authors to be named: the models'
+creators go into the manifest of generated scenes and from there into the cards of weights trained on them.
 
 Convention of a loaded mesh: metres, z up, front towards -y, standing on z = 0, centred on x = y = 0.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import io
 import re
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -21,8 +23,11 @@ import numpy as np
 from d2a2_core.data.render import Material, Mesh
 
 _CATALOG = "PluginFurnitureCatalog.properties"
+LICENCES = ("CC0", "CC-BY")
 _CC0 = re.compile(r"CC-?0\b|Creative Commons Zero", re.IGNORECASE)
-_NOT_CC0 = re.compile(r"CC-BY|Creative Commons Attribution|Attribution[ -](\d|Share|Non)", re.IGNORECASE)
+_ATTRIBUTION = re.compile(r"CC-BY|Creative Commons Attribution|Attribution[ -](\d|Share|Non|No)", re.IGNORECASE)
+_BY = re.compile(r"(?:CC-BY|Creative Commons Attribution)[ -](\d\.\d)( United States)?", re.IGNORECASE)
+_MORE_TERMS = re.compile(r"Share[ -]?Alike|Non[ -]?Commercial|No[ -]?Deriv|BY-(SA|NC|ND)", re.IGNORECASE)
 _LICENCE_FILE = re.compile(r"licen[sc]e|\.(txt|html?|rtf)$", re.IGNORECASE)
 _SEE_THROUGH = 0.6  # opacity below which a face (glass) is left out: neither the picture nor the depth shows it
 _TEXTURE_PIXELS = 512
@@ -50,30 +55,48 @@ class FurnitureModel:
         return PurePosixPath(self.path).parent.name
 
 
-def find_models(folder: str | Path) -> list[FurnitureModel]:
-    """All CC0 models in the archives under `folder`, in the archives' order.
+def find_models(folder: str | Path, licences: Sequence[str] = ("CC0",)) -> list[FurnitureModel]:
+    """All models of the wanted licences in the archives under `folder`, in the archives' order.
+
+    Args:
+        folder: with the archives, or with folders of them.
+        licences: some of ``LICENCES``.
 
     Raises:
-        FileNotFoundError: when the folder holds no furniture archive, or no CC0 model in them.
+        ValueError: a licence that is none of ``LICENCES``.
+        FileNotFoundError: when the folder holds no furniture archive, or no such model in them.
     """
+    if not licences or not set(licences) <= set(LICENCES):
+        raise ValueError(f"expected licences out of {', '.join(LICENCES)}, got {', '.join(licences) or 'none'}")
     folder = Path(folder)
     archives = sorted(folder.rglob("*.sh3f")) if folder.is_dir() else []
-    models = [model for archive in archives for model in _cc0_models(archive)]
+    models = [model for archive in archives for model in _models_of(archive, licences)]
     if not models:
+        wanted = " or ".join(licences)
         raise FileNotFoundError(
-            f"expected furniture archives (*.sh3f) with CC0 models under {folder}, found {len(archives)} archives and no CC0 "
-            "model. Install Debian's package: apt-get install sweethome3d-furniture (they then lie in "
+            f"expected furniture archives (*.sh3f) with {wanted} models under {folder}, found {len(archives)} archives and no "
+            f"{wanted} model. Install Debian's package: apt-get install sweethome3d-furniture (they then lie in "
             "/usr/share/sweethome3d/furniture), or apt-get download sweethome3d-furniture and unpack it with dpkg -x"
         )
     return models
 
 
-def _cc0_models(archive: Path) -> list[FurnitureModel]:
+def stated_licence(text: str) -> str | None:
+    """ "CC0", or CC-BY with its version ("CC-BY-3.0", "CC-BY-3.0-US"), if that is what a licence text states, else None."""
+    text = " ".join(text.split())
+    by = _BY.search(text)
+    if by and not _CC0.search(text) and not _MORE_TERMS.search(text):
+        return f"CC-BY-{by[1]}" + ("-US" if by[2] else "")
+    return "CC0" if _CC0.search(text) and not _ATTRIBUTION.search(text) else None
+
+
+def _models_of(archive: Path, licences: Sequence[str]) -> list[FurnitureModel]:
     with zipfile.ZipFile(archive) as bundle:
         names = bundle.namelist()
-        licences = [n for n in names if PurePosixPath(n).name.upper() == "LICENSE.TXT" and "/" not in n]
-        licence = " ".join(bundle.read(licences[0]).decode("latin1").split()) if licences else ""
-        if _CATALOG not in names or not _CC0.search(licence) or _NOT_CC0.search(licence):
+        texts = [n for n in names if PurePosixPath(n).name.upper() == "LICENSE.TXT" and "/" not in n]
+        licence = stated_licence(bundle.read(texts[0]).decode("latin1")) if texts else None
+        kind = next((wanted for wanted in licences if licence and licence.startswith(wanted)), None)
+        if _CATALOG not in names or kind is None:
             return []
         entries: dict[int, dict[str, str]] = {}
         for line in bundle.read(_CATALOG).decode("latin1").splitlines():
@@ -87,21 +110,20 @@ def _cc0_models(archive: Path) -> list[FurnitureModel]:
             own = [
                 n for n in names if PurePosixPath(n).parent == PurePosixPath(path).parent and _LICENCE_FILE.search(n)
             ]
-            texts = [bundle.read(n).decode("latin1") for n in own]
-            if any(_NOT_CC0.search(t) or not _CC0.search(t) for t in texts):
-                continue
-            models.append(_model(archive, path, entry))
+            stated = [stated_licence(bundle.read(n).decode("latin1")) for n in own]
+            if all(text and text.startswith(kind) for text in stated):
+                models.append(_model(archive, path, entry, licence))
         return models
 
 
-def _model(archive: Path, path: str, entry: dict[str, str]) -> FurnitureModel:
+def _model(archive: Path, path: str, entry: dict[str, str], licence: str) -> FurnitureModel:
     rotation = tuple(float(x) for x in entry["modelRotation"].split()) if "modelRotation" in entry else None
     return FurnitureModel(
         name=entry["name"],
         category=entry.get("category", ""),
         archive=archive,
         path=path,
-        licence="CC0",
+        licence=licence,
         creator=entry.get("creator", "unknown"),
         width=float(entry["width"]) / 100,
         depth=float(entry["depth"]) / 100,

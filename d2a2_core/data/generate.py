@@ -28,13 +28,15 @@ _MIXED_ROOMS = 0.35  # share of rooms in "mixed", the rest is clutter
 
 @dataclass(frozen=True)
 class Settings:
-    """What a folder holds. ``kind`` is one of ``KINDS``, ``size`` (W, H), ``furniture`` a folder with the models."""
+    """What a folder holds. ``kind`` is one of ``KINDS``, ``size`` (W, H), ``furniture`` a folder with the models, of which those
+    of the ``licences`` are taken."""
 
     kind: str
     count: int
     size: tuple[int, int]
     seed: int
     furniture: str = ""
+    licences: tuple[str, ...] = ("CC0",)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -125,7 +127,7 @@ def _room(settings: Settings, number: int, shared: dict) -> RGBD:
 
     if "scene" not in shared:
         rng = np.random.default_rng([settings.seed, number // BLOCK, 1])
-        shared["scene"] = make_room(_models(settings.furniture), rng, variety=rng.uniform(0.2, 0.8))
+        shared["scene"] = make_room(_models(settings.furniture, settings.licences), rng, variety=rng.uniform(0.2, 0.8))
     rng = np.random.default_rng([settings.seed, number])
     intrinsics = _intrinsics(settings.size, rng)
     view = close_view if rng.random() < 0.6 else random_view
@@ -141,7 +143,7 @@ def _clutter(settings: Settings, number: int, shared: dict) -> RGBD:
     if shared.get("heap") != heap:
         rng = np.random.default_rng([settings.seed, heap, 2])
         intrinsics = _intrinsics(settings.size, rng)
-        scene = make_clutter(_models(settings.furniture), intrinsics, settings.size[::-1], rng)
+        scene = make_clutter(_models(settings.furniture, settings.licences), intrinsics, settings.size[::-1], rng)
         shared |= {"heap": heap, "scene": scene, "intrinsics": intrinsics}
     rng = np.random.default_rng([settings.seed, number])
     return _shot(shared["scene"], shared["intrinsics"], lambda: clutter_view(shared["scene"], rng), settings, rng)
@@ -193,10 +195,10 @@ def _intrinsics(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def _models(folder: str) -> list:
+def _models(folder: str, licences: tuple[str, ...]) -> list:
     from d2a2_core.data.furniture import find_models
 
-    return find_models(folder)
+    return find_models(folder, licences)
 
 
 # -- the folder --------------------------------------------------------------------------------------------------------
@@ -206,7 +208,7 @@ def _check_same(settings: Settings, folder: Path) -> None:
     path = folder / "manifest.json"
     if not path.exists():
         return
-    there = json.loads(path.read_text())["settings"]
+    there = {"licences": ["CC0"]} | json.loads(path.read_text())["settings"]  # there was no choice once
     now = json.loads(json.dumps(asdict(settings)))
     changed = [k for k in now if k not in ("count", "furniture") and there.get(k) != now[k]]
     if changed:
@@ -244,5 +246,6 @@ def _credits(settings: Settings) -> list[dict]:
     if settings.kind == "shapes":
         return []
     return [
-        {"name": m.name, "key": m.key, "creator": m.creator, "licence": m.licence} for m in _models(settings.furniture)
+        {"name": m.name, "key": m.key, "creator": m.creator, "licence": m.licence}
+        for m in _models(settings.furniture, settings.licences)
     ]

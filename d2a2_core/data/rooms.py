@@ -55,6 +55,8 @@ _ON_TABLES = (
     r"headphones|littlePlant|kalender|bread|cactus|coffeeBrewer|riggedFan|orchids|handbag|cupcake|JapaneseLantern|woodToy|augalas|"
     r"scissors|flacon|ruler|hotDog)$"
 )
+_PEOPLE = r"^((fe)?male|holding(Fem|M)ale)\d+$|^(boy|girl)Standing$"
+_NO_FURNITURE = r"Doors and windows|Staircases|Characters|Animals"  # categories
 _ON_FLOOR = (
     r"^(basketball|teddyBear|slippers|box|briefcase|crate|dustbin|bootie|handbag|ammoBox|riggedFan|littlePlant)$"
 )
@@ -81,6 +83,7 @@ def make_room(
         for model in _choose(models, pattern, int(rng.integers(fewest, most + 1)), rng):
             mesh = textures.vary(load_mesh(model), rng, variety)
             {"wall": _against_wall, "table": _with_chairs, "mounted": _mounted}[place](room, mesh, model, models)
+    _guests(room, models, variety)
     if not room.credits:
         raise ValueError(f"expected models for the theme {theme!r} among the {len(models)} given, found none that fits")
     thin_things(room, lights)
@@ -191,6 +194,27 @@ def _with_chairs(room: Room, mesh: Mesh, model: FurnitureModel, models: list[Fur
         spot = load_mesh(chair).placed(x + c * at[0] - s * at[1], y + s * at[0] + c * at[1], 0, facing)
         if rng.random() < 0.85 and room.free(spot.bounds(), overlap=0.2):
             room.add(spot, chair)
+
+
+def _guests(room: Room, models: list[FurnitureModel], variety: float) -> None:
+    """What the themes do not know: people who stand about, and furniture of the CC-BY archives along the walls."""
+    rng = room.rng
+    others = [m for m in models if m.licence != "CC0"]
+    people = [m for m in others if re.match(_PEOPLE, m.key)]
+    furniture = [
+        m for m in others
+        if not re.match(_NO_FURNITURE, m.category) and m.elevation == 0 and max(m.width, m.depth) < 2.2 and 0.25 < m.height < 2.2
+    ]  # fmt: skip
+    for number in rng.permutation(len(furniture))[: int(rng.integers(2, 6)) if furniture else 0]:
+        model = furniture[number]
+        _against_wall(room, textures.vary(load_mesh(model), rng, variety), model, models)
+    for number in rng.permutation(len(people))[: int(rng.integers(0, 4)) if people else 0]:
+        for _try in range(40):
+            x, y = rng.uniform(-0.4, 0.4, 2) * room.size[:2]
+            person = load_mesh(people[number]).placed(x, y, 0, rng.uniform(0, 2 * np.pi))
+            if room.free(person.bounds()):
+                room.add(person, people[number])
+                break
 
 
 def _small_things(room: Room, models: list[FurnitureModel], variety: float) -> None:
