@@ -12,7 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from d2a2_core.depth import DepthRange, fill_holes, invalid_to_nan, nearest_pixel, regrid, valid_range
+from d2a2_core.depth import (
+    DepthRange,
+    fill_holes,
+    invalid_to_nan,
+    measurement_trust,
+    nearest_pixel,
+    regrid,
+    valid_range,
+)
+from d2a2_core.network import takes_trust
 from d2a2_core.provenance import classify
 from d2a2_core.weights import load_weights, resolve_weights
 
@@ -162,7 +171,8 @@ class DepthUpsampler:
         depth_range = depth_range or measured_range
         guide = F.pad(guide, (0, -size[1] % scale, 0, -size[0] % scale), mode="replicate")
         filled = fill_holes(lr, F.avg_pool2d(guide, scale))
-        hr = self._run_network(guide, depth_range.normalise(filled))
+        trust = (measurement_trust(lr),) if takes_trust(self.model) else ()
+        hr = self._run_network(guide, depth_range.normalise(filled), *trust)
         hr = depth_range.restore(hr[..., : size[0], : size[1]])
         # Beyond the measured range a network only guesses; a tenth of the span leaves room for thin, blurred objects.
         lo, span = measured_range.lo, measured_range.span
@@ -196,10 +206,10 @@ class DepthUpsampler:
         cell = tuple(scale * lr / hr for lr, hr in zip(depth.shape[-2:], size, strict=True))
         return regrid(depth, target, cell)
 
-    def _run_network(self, guide: Tensor, lr: Tensor) -> Tensor:
+    def _run_network(self, *inputs: Tensor) -> Tensor:
         dtype = PRECISIONS[self.precision]
         with torch.autocast(self.device.type, dtype=dtype) if dtype else nullcontext():
-            return self.model(guide, lr).float()
+            return self.model(*inputs).float()
 
 
 def resolve_device(device: str) -> torch.device:

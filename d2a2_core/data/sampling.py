@@ -9,13 +9,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageFilter
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from d2a2_core.data.degradation import degrade, random_settings
 from d2a2_core.data.reduction import reduce_depth, resize
 from d2a2_core.data.shapes import RGBD, sample_scene
-from d2a2_core.depth import fill_holes
+from d2a2_core.depth import fill_holes, measurement_trust
+from d2a2_core.network import takes_trust
 
 _TRIES = 4  # windows drawn of a generated scene
 _EVENTFUL = 0.04  # range of depth over its mean, below which a window is drawn again
@@ -135,8 +136,14 @@ class DisparityScenes:
         return RGBD(scene.color, (product / scene.depth).astype(np.float32))
 
 
+def input_keys(model: nn.Module) -> tuple[str, ...]:
+    """What of a batch a model is called with, in this order."""
+    return ("guide", "lr", "trust") if takes_trust(model) else ("guide", "lr")
+
+
 class TrainingBatches(Dataset):
-    """Batches by number: a dict of ``guide`` (B, 3, P, P) in [0, 1], ``lr`` (B, 1, P/s, P/s), ``hr`` (B, 1, P, P).
+    """Batches by number: a dict of ``guide`` (B, 3, P, P) in [0, 1], ``lr`` (B, 1, P/s, P/s), what its values are
+    worth (``trust``, as ``lr``), ``hr`` (B, 1, P, P).
 
     Depth is normalised by the HR crop's own range, as in the paper, or by a random wider one (``range_jitter``): a crop of
     a benchmark image seldom spans the range of its image. Batches of different scales alternate at random.
@@ -196,11 +203,12 @@ class TrainingBatches(Dataset):
         if self.soft and rng.random() < self.soft:
             depth = softened(depth, rng)
         if self.sensor and rng.random() < self.sensor:
-            color, lr, lo, hi = sensor_depth(color, depth, scale, rng)
+            color, lr, trust, lo, hi = sensor_depth(color, depth, scale, rng)
             # What the sensor lost altogether cannot be learnt, and would outweigh everything else in a squared loss.
             depth = np.clip(depth, lo - 0.2 * (hi - lo), hi + 0.2 * (hi - lo))
         else:
             lr, lo, hi = reduce_depth(depth, scale), float(depth.min()), float(depth.max())
+            trust = _trust(lr)
         span = max(hi - lo, 1e-3)
         if rng.random() < self.range_jitter:
             wide = span * rng.uniform(1, 4)
@@ -209,6 +217,7 @@ class TrainingBatches(Dataset):
         return {
             "guide": np.ascontiguousarray(color.transpose(2, 0, 1)).astype(np.float32) / 255,
             "lr": (lr[None] - lo) / np.float32(span),
+            "trust": trust[None],
             "hr": (depth[None] - lo) / np.float32(span),
         }
 
@@ -259,8 +268,8 @@ def random_crop(scene: RGBD, crop: int, rng: np.random.Generator) -> RGBD:
 
 def sensor_depth(
     color: np.ndarray, depth: np.ndarray, scale: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, float, float]:
-    """Colour and LR (H / s, W / s) metres of a random pair of cameras, holes filled; and the range of what was measured."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, float]:
+    """Colour and LR (H / s, W / s) metres of a random pair of cameras, holes filled; trust in it; range of what was measured."""
     seen, lr = degrade(color, depth, scale, rng, random_settings(rng))
     valid = np.isfinite(lr)
     if valid.mean() < 0.2:  # nothing to learn from
@@ -268,7 +277,11 @@ def sensor_depth(
         valid = np.ones_like(lr, bool)
     guide = torch.from_numpy(np.array(seen)).permute(2, 0, 1)[None].float() / 255
     filled = fill_holes(torch.from_numpy(np.array(lr))[None, None], F.avg_pool2d(guide, scale))[0, 0].numpy()
-    return seen, filled, float(lr[valid].min()), float(lr[valid].max())
+    return seen, filled, _trust(lr), float(lr[valid].min()), float(lr[valid].max())
+
+
+def _trust(lr: np.ndarray) -> np.ndarray:
+    return measurement_trust(torch.from_numpy(np.array(lr, np.float32))[None, None])[0, 0].numpy()
 
 
 def softened(depth: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -3,7 +3,7 @@ normalisation, and agreement with the measurements."""
 
 from d2a2_core.depth.consistency import BOUND_ABS_M, BOUND_REL, away_from_edges, enforce_measurements, refined_mask
 from d2a2_core.depth.holes import fill_holes, within_distance
-from d2a2_core.depth.hygiene import flying_pixels, outside_limits, stray_pixels
+from d2a2_core.depth.hygiene import flying_pixels, measurement_trust, outside_limits, stray_pixels
 from d2a2_core.depth.normalisation import DepthRange, StableRange, valid_range
 from d2a2_core.depth.resample import nearest_pixel, regrid
 from d2a2_core.depth.validity import invalid_to_nan
@@ -18,6 +18,7 @@ __all__ = [
     "fill_holes",
     "flying_pixels",
     "invalid_to_nan",
+    "measurement_trust",
     "nearest_pixel",
     "outside_limits",
     "refined_mask",

@@ -76,6 +76,18 @@ def flying_pixels(
     return (between > tolerance) & (between >= in_front)
 
 
+def measurement_trust(depth: Tensor) -> Tensor:
+    """What each measurement is worth to the network: 1, or 0.5 where it is a flying pixel, or 0 where there is none.
+
+    Args:
+        depth: (B, 1, h, w) metres on the network's LR grid, NaN invalid.
+
+    Returns:
+        (B, 1, h, w) float32.
+    """
+    return torch.isfinite(depth).float().masked_fill_(flying_pixels(depth), 0.5)
+
+
 def _support(values: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Lowest and highest depth that one side supports at a pixel, and whether its slope is known (bool).
 

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from d2a2_core.data.reduction import resize
+from d2a2_core.network import takes_trust
 
 
 class Method(Protocol):
@@ -28,8 +29,11 @@ class Method(Protocol):
 
     name: str
 
-    def __call__(self, guide: np.ndarray, lr: np.ndarray, scale: int) -> np.ndarray:
-        """HR depth (H, W) float32 from guide (H, W, 3) uint8 RGB and LR depth (h, w) float32, normalised to [0, 1]."""
+    def __call__(self, guide: np.ndarray, lr: np.ndarray, scale: int, trust: np.ndarray | None = None) -> np.ndarray:
+        """HR depth (H, W) float32 from guide (H, W, 3) uint8 RGB and LR depth (h, w) float32, normalised to [0, 1].
+
+        ``trust`` (h, w) float32 in [0, 1] tells what each LR value is worth; None: all of them 1. Most methods do not ask.
+        """
         ...
 
 
@@ -40,7 +44,7 @@ class FunctionMethod:
         self.name = name
         self._function = function
 
-    def __call__(self, guide: np.ndarray, lr: np.ndarray, scale: int) -> np.ndarray:
+    def __call__(self, guide: np.ndarray, lr: np.ndarray, scale: int, trust: np.ndarray | None = None) -> np.ndarray:
         return self._function(guide, lr, scale)
 
 
@@ -48,7 +52,8 @@ class NetworkMethod:
     """A PyTorch module, run where its parameters are.
 
     Args:
-        model: called as ``model(guide (1, 3, H, W) RGB in [0, 1], lr (1, 1, h, w) in [0, 1]) -> (1, 1, H, W)``.
+        model: called as ``model(guide (1, 3, H, W) RGB in [0, 1], lr (1, 1, h, w) in [0, 1]) -> (1, 1, H, W)``,
+            with a third argument ``trust`` where it takes one.
         scale: the only scale it was trained for (None: any).
         name: for tables.
     """
@@ -59,11 +64,13 @@ class NetworkMethod:
         self.name = name
 
     @torch.inference_mode()
-    def __call__(self, guide: np.ndarray, lr: np.ndarray, scale: int) -> np.ndarray:
+    def __call__(self, guide: np.ndarray, lr: np.ndarray, scale: int, trust: np.ndarray | None = None) -> np.ndarray:
         if self.scale not in (None, scale):
             raise ValueError(f"{self.name} was trained for scale {self.scale}, asked for {scale}")
         first = next(self.model.parameters(), torch.zeros(1))
-        tensors = (torch.from_numpy(array).to(first) for array in network_inputs(guide, lr))
+        tensors = [torch.from_numpy(array).to(first) for array in network_inputs(guide, lr)]
+        if trust is not None and takes_trust(self.model):
+            tensors.append(torch.from_numpy(trust[None, None]).to(first))
         return self.model(*tensors)[0, 0].float().cpu().numpy()
 
 
@@ -93,7 +100,7 @@ class OnnxMethod:
             raise ValueError(f"{path}: expected the inputs 'guide' and 'lr', found {inputs}")
         self._inputs = inputs
 
-    def __call__(self, guide: np.ndarray, lr: np.ndarray, scale: int) -> np.ndarray:
+    def __call__(self, guide: np.ndarray, lr: np.ndarray, scale: int, trust: np.ndarray | None = None) -> np.ndarray:
         arrays = dict(zip(("guide", "lr"), network_inputs(guide, lr), strict=True))
         for key, array in arrays.items():
             fixed = [(want, got) for want, got in zip(self._inputs[key], array.shape, strict=True) if want != got]

@@ -1,9 +1,8 @@
 """Benchmark sets as a depth camera beside a colour camera would give them, for weights that are meant for such cameras.
 
 The severities are those of :mod:`d2a2_core.data.degradation`; what is scored is the undegraded ground truth. Sensor models want
-metres: 8-bit sets are disparity-like (large is near), so 255 is taken for 0.5 m, 0 for 5 m, and what lies between is linear in
-inverse depth; the measured LR is brought back to 8-bit units the same way, which noise may take beyond 0 to 255. Sets in metres
-are as they are.
+metres: :mod:`d2a2_core.evaluation.units` brings 8-bit sets to them, and the measured LR back, which noise may take beyond 0 to
+255. Sets in metres are as they are.
 """
 
 from __future__ import annotations
@@ -15,8 +14,7 @@ import numpy as np
 
 from d2a2_core.data.benchmarks import Sample
 from d2a2_core.data.degradation import Degradation, degrade, preset
-
-NEAR_M, FAR_M = 0.5, 5.0
+from d2a2_core.evaluation.units import from_metres, to_metres
 
 
 class DegradedPairs(Sequence):
@@ -58,14 +56,3 @@ def degraded_pairs(samples: Sequence[Sample], scale: int, severity: str, seed: i
     """
     name = f"{getattr(samples, 'name', '')} ({severity})".strip()
     return DegradedPairs(samples, scale, preset(severity), seed, name)
-
-
-def to_metres(levels: np.ndarray) -> np.ndarray:
-    """8-bit disparity-like levels -> float32 metres: 255 is 0.5 m, 0 is 5 m."""
-    inverse = 1 / FAR_M + levels.astype(np.float64) / 255 * (1 / NEAR_M - 1 / FAR_M)
-    return (1 / inverse).astype(np.float32)
-
-
-def from_metres(depth: np.ndarray) -> np.ndarray:
-    """The inverse of :func:`to_metres`; NaN stays."""
-    return (255 * (1 / depth.astype(np.float64) - 1 / FAR_M) / (1 / NEAR_M - 1 / FAR_M)).astype(np.float32)

@@ -67,7 +67,7 @@ def evaluate(
         sample = samples[index]
         case = make_case(sample, scale, range_mode)
         start = time.perf_counter()
-        output = method(case.guide, case.lr, scale)
+        output = method(case.guide, case.lr, scale, case.trust)
         seconds = time.perf_counter() - start
         prediction = case.restore(output, clamp)
         values = compare(prediction, case.truth, sample.metric_factor, sample.border, sample.intrinsics)

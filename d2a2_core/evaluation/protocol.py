@@ -23,7 +23,8 @@ from PIL import Image
 
 from d2a2_core.data.benchmarks import Sample
 from d2a2_core.data.reduction import resize
-from d2a2_core.depth.holes import fill_holes
+from d2a2_core.depth import fill_holes, measurement_trust
+from d2a2_core.evaluation.units import to_metres
 
 RANGE_MODES = ("oracle", "deploy")
 _SMALLEST_RANGE = 1e-6  # of a flat depth map, so that normalising it gives zeros
@@ -36,12 +37,14 @@ class Case:
     Attributes:
         guide: (H, W, 3) uint8 RGB.
         lr: (H // s, W // s) float32, normalised; may overshoot [0, 1] by what bicubic adds.
+        trust: (H // s, W // s) float32, what each value of ``lr`` is worth (:func:`d2a2_core.depth.measurement_trust`).
         truth: (H, W) float32 in the sample's unit, NaN where unknown.
         lo, hi: range that maps normalised depth to the sample's unit.
     """
 
     guide: np.ndarray
     lr: np.ndarray
+    trust: np.ndarray
     truth: np.ndarray
     lo: float
     hi: float
@@ -81,15 +84,22 @@ def make_case(sample: Sample, scale: int, range_mode: str = "oracle") -> Case:
     size = height // scale, width // scale
     if sample.lr is None:
         lr = resize(_without_holes(truth, sample.name), size)
+        trust = _trust(lr, sample.unit)
     else:
         lr = resize(_without_holes(sample.lr, sample.name, sample.guide), size)
+        trust = resize(_trust(sample.lr, sample.unit), size, "nearest")
     known = truth[np.isfinite(truth)] if range_mode == "oracle" else lr
     if not known.size:
         raise ValueError(f"{sample.name}: no valid ground truth")
     lo, hi = float(known.min()), float(known.max())
     hi = max(hi, lo + _SMALLEST_RANGE)
     normalised = ((lr - lo) / (hi - lo)).astype(np.float32)
-    return Case(np.ascontiguousarray(sample.guide[:height, :width]), normalised, truth, lo, hi)
+    return Case(np.ascontiguousarray(sample.guide[:height, :width]), normalised, trust, truth, lo, hi)
+
+
+def _trust(lr: np.ndarray, unit: str) -> np.ndarray:
+    metres = to_metres(lr) if unit == "8-bit" else lr.astype(np.float32)
+    return measurement_trust(torch.from_numpy(metres)[None, None])[0, 0].numpy()
 
 
 def _without_holes(depth: np.ndarray, name: str, guide: np.ndarray | None = None) -> np.ndarray:

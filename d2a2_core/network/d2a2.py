@@ -37,6 +37,11 @@ def check_inputs(guide: Tensor, lr: Tensor, scales: tuple[int, ...]) -> int:
     )
 
 
+def takes_trust(model: nn.Module) -> bool:
+    """Whether a model wants a third input: what each value of ``lr`` is worth (:func:`d2a2_core.depth.measurement_trust`)."""
+    return getattr(model, "takes_trust", False)  # a user's own module need not know of it
+
+
 class ResidualBlock(nn.Module):
     """x + Conv(ReLU(Conv(x)))."""
 

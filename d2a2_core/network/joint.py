@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_DOUBT = 4.0  # steps of the optimiser are small beside differences of logarithms
+
 
 class JointUpsampling(nn.Module):
     """Every HR pixel takes the depth of those of the 3x3 LR pixels around it whose guide is most like its own.
@@ -20,9 +22,10 @@ class JointUpsampling(nn.Module):
     Args:
         heads: embeddings, each of which gives one depth map.
         width: channels of an embedding.
+        trust: whether it is told what the measurements are worth, and learns how far to leave the doubtful ones out.
     """
 
-    def __init__(self, heads: int = 2, width: int = 6) -> None:
+    def __init__(self, heads: int = 2, width: int = 6, trust: bool = False) -> None:
         super().__init__()
         self.heads, self.width = heads, width
         self.embed = nn.Sequential(
@@ -37,9 +40,11 @@ class JointUpsampling(nn.Module):
                 for channel in range(3):
                     self.colour.weight[head * width + channel, channel] = 0.7 / sigma
         self.log_radius = nn.Parameter(torch.full((heads,), -0.35))  # of the Gaussian over distance, in LR pixels
+        # An LR pixel without any trust weighs exp(-_DOUBT * this): a seventh at first.
+        self.doubt = nn.Parameter(torch.full((heads,), 0.5)) if trust else None
 
-    def forward(self, guide: Tensor, lr: Tensor) -> Tensor:
-        """Guide (B, 3, H, W) and LR (B, 1, H/s, W/s) -> (B, heads, H, W) in the units of ``lr``."""
+    def forward(self, guide: Tensor, lr: Tensor, trust: Tensor | None = None) -> Tensor:
+        """Guide (B, 3, H, W), LR and its trust (B, 1, H/s, W/s) -> (B, heads, H, W) in the units of ``lr``."""
         batch, _, height, width = guide.shape
         rows, cols = lr.shape[-2:]
         scale = height // rows
@@ -47,6 +52,9 @@ class JointUpsampling(nn.Module):
         own = pixels.view(batch, self.heads, self.width, rows, scale, width)
         cells = _wide(F.avg_pool2d(pixels, scale), scale).view(batch, self.heads, self.width, rows + 2, 1, -1)
         norm = 0.5 * cells.square().sum(2)
+        if self.doubt is not None and trust is not None:
+            distrust = _wide(1 - trust.float(), scale).view(batch, 1, rows + 2, 1, -1)
+            norm = norm + _DOUBT * self.doubt.view(self.heads, 1, 1, 1) * distrust
         depth = _wide(lr.float(), scale).view(batch, 1, rows + 2, 1, -1)
         distance = _squared_distance(scale, guide.device)
         across = distance.repeat(1, cols)

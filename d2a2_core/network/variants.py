@@ -151,6 +151,7 @@ class D2A2Lite(nn.Module):
         context: channels of each stage's :class:`Context` at 1/8 and 1/16 of the resolution; empty for none.
         detail: channels of the last layers' second look at the pixels of guide and depth.
         heads: depth maps made by :class:`JointUpsampling`.
+        trust: whether a third input tells what each LR value is worth, see :func:`d2a2_core.depth.measurement_trust`.
         back_projections: times that what the bicubic reduction of the result lacks of the input is added to it (Irani and
             Peleg, "Improving resolution by image registration", 1991). For inputs that are such a reduction, without
             noise; 0 for a sensor's.
@@ -167,6 +168,7 @@ class D2A2Lite(nn.Module):
         detail: int = 64,
         heads: int = 2,
         back_projections: int = 0,
+        trust: bool = False,
         backend: str = "auto",
     ) -> None:
         super().__init__()
@@ -176,7 +178,9 @@ class D2A2Lite(nn.Module):
         self.config: dict[str, Any] = {
             "model": "d2a2-lite", "scales": list(self.scales), "channels": channels, "blocks": blocks, "groups": groups,
             "context": list(context), "detail": detail, "heads": heads, "back_projections": back_projections,
+            "trust": trust,
         }  # fmt: skip
+        self.takes_trust = trust
         self.back_projections = back_projections
         self.guide_head = nn.Sequential(
             nn.PixelUnshuffle(4), conv3x3(48, channels), _act(), conv3x3(channels, channels)
@@ -184,14 +188,15 @@ class D2A2Lite(nn.Module):
         self.guide_levels = nn.ModuleList(
             nn.Sequential(_act(), conv3x3(channels, channels)) for _ in range(2)
         )  # each stage sees the guide one convolution deeper
-        self.joint = JointUpsampling(heads)
+        self.joint = JointUpsampling(heads, trust=trust)
         self.shallow = ShallowDepthFeatures(channels, blocks)
+        extra = 16 * heads + trust
         self.stages = nn.ModuleList(
-            GuidedStage(channels, groups, len(self.scales), 16 * heads, context, backend) for _ in range(3)
+            GuidedStage(channels, groups, len(self.scales), extra, context, backend) for _ in range(3)
         )
         self.tail = nn.Sequential(conv3x3(channels, channels), nn.LeakyReLU(0.2), conv3x3(channels, 16))
         self.detail = nn.Sequential(
-            conv3x3(channels + 48 + 16 + 16 * heads, detail),
+            conv3x3(channels + 48 + 16 + extra, detail),
             _act(),
             conv3x3(detail, detail),
             _act(),
@@ -202,18 +207,30 @@ class D2A2Lite(nn.Module):
             nn.init.kaiming_normal_(conv.weight, a=_SLOPE)
         _start_at_zero(self.detail[4])
 
-    def forward(self, guide: Tensor, lr: Tensor) -> Tensor:
-        """As :meth:`D2A2.forward`: guide (B, 3, H, W) in [0, 1], lr (B, 1, H/s, W/s) in [0, 1] -> (B, 1, H, W)."""
+    def forward(self, guide: Tensor, lr: Tensor, trust: Tensor | None = None) -> Tensor:
+        """As :meth:`D2A2.forward`: guide (B, 3, H, W) in [0, 1], lr (B, 1, H/s, W/s) in [0, 1] -> (B, 1, H, W).
+
+        ``trust``, of the size of ``lr`` and in [0, 1], is for models that take it; default is 1 everywhere.
+
+        Raises:
+            ValueError: sizes that do not fit together, or trust for a model that takes none.
+        """
         scale = check_inputs(guide, lr, self.scales)
+        if trust is not None and (not self.takes_trust or trust.shape != lr.shape):
+            what = f"of the size of lr {tuple(lr.shape)}" if self.takes_trust else "None, as this model takes none"
+            raise ValueError(f"expected trust {what}, got one of {tuple(trust.shape)}")
         measured = lr
         for stage in self.stages:
             stage.mfa.gate.norm.index = self.scales.index(scale)
         guide = _evenly_exposed(guide)
-        joint = self.joint(guide, lr)
+        joint = self.joint(guide, lr, trust)
         if scale > 4:
             lr = F.interpolate(lr, scale_factor=scale // 4, mode="bicubic", align_corners=False)
         plain = F.interpolate(lr, scale_factor=4, mode="bicubic", align_corners=False)
         sides = F.pixel_unshuffle(4 * (joint - plain), 4)  # per 4x4 block, at the features' resolution
+        if self.takes_trust:
+            doubt = 1 - (torch.ones_like(measured) if trust is None else trust)
+            sides = torch.cat((sides, F.interpolate(doubt, scale_factor=scale // 4, mode="nearest")), dim=1)
         level = self.guide_head(guide)
         depth = self.shallow(lr)
         for i, stage in enumerate(self.stages):
@@ -234,6 +251,21 @@ def back_project_residual(hr: Tensor, lr: Tensor) -> Tensor:
     hr, lr = hr.float(), lr.float()
     reduced = F.interpolate(hr, size=lr.shape[-2:], mode="bicubic", antialias=True, align_corners=False)
     return hr + F.interpolate(lr - reduced, size=hr.shape[-2:], mode="bicubic", align_corners=False)
+
+
+def with_trust(state: dict[str, Tensor], model: D2A2Lite) -> dict[str, Tensor]:
+    """The state of a model without the input ``trust`` as one of ``model``, which has it: it begins without effect on features.
+
+    Only in :class:`JointUpsampling` doubtful values count less from the start.
+    """
+    widened = dict(state)
+    for key, value in model.state_dict().items():
+        old = state.get(key)
+        if old is None:
+            widened[key] = value.clone()
+        elif old.dim() == 4 and old.shape[1] + 1 == value.shape[1]:  # trust comes last among the inputs
+            widened[key] = F.pad(old, (0, 0, 0, 0, 0, 1))
+    return widened
 
 
 MODELS = {"d2a2": D2A2, "d2a2-lite": D2A2Lite}

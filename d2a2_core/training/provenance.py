@@ -16,8 +16,24 @@ from d2a2_core.training.config import TrainConfig
 from d2a2_core.weights import read_info, resolve_weights
 
 
+def _credits(config: TrainConfig) -> dict:
+    """Who made the models of the scenes trained on, where their licence wants that told: licence -> creator -> models."""
+    credits: dict[str, dict[str, set[str]]] = {}
+    for folder in config.root.split(",") if config.data in ("generated", "mixed") else ():
+        manifest = Path(folder) / "manifest.json"
+        for model in json.loads(manifest.read_text())["models"] if manifest.is_file() else ():
+            if model["licence"] != "CC0":
+                credits.setdefault(model["licence"], {}).setdefault(model["creator"], set()).add(model["name"])
+    if not credits:
+        return {}
+    return {"credits": {licence: {who: sorted(names) for who, names in by.items()} for licence, by in credits.items()}}
+
+
 def provenance(config: TrainConfig) -> dict:
-    """What is needed to repeat the run: command, settings, git revision, versions, start time; the same of its init."""
+    """What is needed to repeat the run: command, settings, git revision, versions, start time; the same of its init.
+
+    And ``credits``, where models that the training scenes show have a licence that asks for it.
+    """
     here = Path(__file__).parent
     try:
         revision = subprocess.run(
@@ -26,11 +42,15 @@ def provenance(config: TrainConfig) -> dict:
     except (OSError, subprocess.CalledProcessError):
         revision = "unknown (not a git checkout)"
     start = {"init": read_info(resolve_weights(config.init)).card} if config.init else {}
-    return start | {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "settings": json.loads(json.dumps(vars(config))),
-        "revision": revision,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
+    return (
+        start
+        | _credits(config)
+        | {
+            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "settings": json.loads(json.dumps(vars(config))),
+            "revision": revision,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from d2a2_core.data.sampling import SceneSource, TrainingBatches
+from d2a2_core.data.sampling import SceneSource, TrainingBatches, input_keys
 from d2a2_core.network.variants import PerScaleBatchNorm
 
 
@@ -32,7 +32,7 @@ def recalibrate(
             for norm in norms:
                 norm.momentum = 1 / (i + 1)  # a plain mean; the first batch replaces what was there
             batch = data[i]
-            model(batch["guide"], batch["lr"])
+            model(*(batch[key] for key in input_keys(model)))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.eval()

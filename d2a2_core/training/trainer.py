@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from d2a2_core.data.sampling import TrainingBatches
-from d2a2_core.network import build_model
+from d2a2_core.data.sampling import TrainingBatches, input_keys
+from d2a2_core.network import build_model, takes_trust
+from d2a2_core.network.variants import with_trust
 from d2a2_core.training.config import TrainConfig, make_config, save_config
 from d2a2_core.training.losses import reconstruction_loss, relative_loss, rmse_per_image
 from d2a2_core.training.provenance import provenance
@@ -147,7 +148,7 @@ class Trainer:
         model.train()
         batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
         with self._autocast():
-            prediction = model(batch["guide"], batch["lr"])
+            prediction = model(*(batch[key] for key in input_keys(self.model)))
         loss = self._loss(prediction.float(), batch)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
@@ -241,10 +242,11 @@ class Trainer:
         self.model.eval()
         errors, unguided, bicubic = [], [], []
         for batch in self.validation:
-            guide, lr, hr = (batch[k].to(self.device) for k in ("guide", "lr", "hr"))
+            guide, *rest = (batch[k].to(self.device) for k in input_keys(self.model))
+            lr, hr = rest[0], batch["hr"].to(self.device)
             with self._autocast():
-                prediction = self.model(guide, lr).float()
-                strange = self.model(guide.roll(1, 0), lr).float()
+                prediction = self.model(guide, *rest).float()
+                strange = self.model(guide.roll(1, 0), *rest).float()
             plain = F.interpolate(lr, size=hr.shape[-2:], mode="bicubic", align_corners=False)
             errors += rmse_per_image(prediction, hr)
             unguided += rmse_per_image(strange, hr)
@@ -269,8 +271,11 @@ class Trainer:
         model = build_model(self.config.model)
         if self.config.init:
             start = load_weights(resolve_weights(self.config.init))
+            state = start.state_dict()
+            if takes_trust(model) and not takes_trust(start):
+                state = with_trust(state, model)
             try:
-                model.load_state_dict(start.state_dict())
+                model.load_state_dict(state)
             except RuntimeError as error:
                 raise TrainingError(f"init weights {self.config.init} do not fit the model: {error}") from error
         return model

@@ -112,7 +112,14 @@ def test_a_death_in_the_middle_of_writing_leaves_a_scene_that_does_not_count(tmp
 def test_the_manifest_says_what_is_there(tmp_path):
     generate(SHAPES, tmp_path)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["settings"] == {"kind": "shapes", "count": 6, "size": [48, 40], "seed": 3, "furniture": ""}
+    assert manifest["settings"] == {
+        "kind": "shapes",
+        "count": 6,
+        "size": [48, 40],
+        "seed": 3,
+        "furniture": "",
+        "licences": ["CC0"],
+    }
     assert [scene["number"] for scene in manifest["scenes"]] == list(range(6))
     assert len({tuple(scene["seed"]) for scene in manifest["scenes"]}) == 6
     assert {"command", "revision", "models"} <= manifest.keys()
