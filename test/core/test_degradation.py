@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from d2a2_core.data.benchmarks import Sample
 from d2a2_core.data.degradation import (
@@ -14,6 +15,7 @@ from d2a2_core.data.degradation import (
     disparity_noise,
     preset,
     random_settings,
+    stray_groups,
 )
 from d2a2_core.data.reduction import resize
 from d2a2_core.evaluation.degraded import degraded_pairs, from_metres, to_metres
@@ -119,6 +121,25 @@ def test_blob_holes_are_as_dense_in_small_images_as_in_large_ones():
     assert lost((128, 128), 200) == pytest.approx(lost((512, 512), 12), rel=0.5)
 
 
+def test_strays_are_small_groups_of_wrong_depth_as_dense_as_asked():
+    depth = np.full((128, 128), 2, np.float32)
+    depth[:, 64:] = 3
+    depth[:40] = np.nan
+    assert np.array_equal(stray_groups(depth, rng(), 0.0), depth, equal_nan=True)
+    out = stray_groups(depth, rng(), 3.0)
+    changed = ~np.isclose(out, depth, equal_nan=True)
+    groups, count = ndimage.label(changed, np.ones((3, 3)))
+    sizes = ndimage.sum(changed, groups, range(1, count + 1))
+    assert 5 < count <= 20  # 12 on average
+    assert sizes.max() <= 12
+    assert changed[:40].any()  # also in the hole
+    assert 0.8 * 2 <= np.nanmin(out) < np.nanmax(out) <= 1.2 * 3
+    empty = np.full((4, 4), np.nan, np.float32)
+    assert np.isnan(stray_groups(empty, rng(), 100)).all()
+    _, lr = degrade(textured(), np.full((96, 128), 2, np.float32), 4, rng(), Degradation(strays=20))
+    assert 0 < (~np.isclose(lr, 2)).mean() < 0.2
+
+
 def test_colour_degradations():
     color = textured()
     noisy = degrade_color(color, rng(), Degradation(color_noise=5)).astype(float) - color
@@ -171,6 +192,9 @@ def test_random_settings_are_within_range_and_each_can_be_off():
         values = [getattr(settings, name) for settings in drawn]
         assert min(values) == 0, name
         assert 0.5 * getattr(SEVERITIES["severe"], name) < max(values) <= getattr(SEVERITIES["severe"], name), name
+    strays = [settings.strays for settings in drawn]
+    assert 0.2 < np.mean(np.array(strays) > 0) < 0.5
+    assert 2 < max(strays) <= 4
     assert {settings.reduction for settings in drawn} == {"area", "bicubic", "nearest"}
     assert {settings.view for settings in drawn} == {"full", "round", "hexagon"}
     color, depth = step_scene()

@@ -92,6 +92,26 @@ def test_holes_of_a_measured_lr_take_the_depth_of_their_colour(sample):
     np.testing.assert_array_equal(filled[:, 3:6], np.tile(np.float32([0, 0, 1]), (9, 1)))
 
 
+def test_methods_are_told_what_the_measurements_are_worth(sample):
+    lr = np.ones((9, 12), np.float32)
+    lr[:, 6:], lr[2:4, 2:4] = 2, np.nan
+    seen = []
+
+    class Curious:
+        name = "curious"
+
+        def __call__(self, guide, lr, scale, trust=None):
+            seen.append(trust)
+            return np.zeros(guide.shape[:2], np.float32)
+
+    evaluate([Sample("real", sample.guide[:36, :48], sample.depth[:36, :48], lr=lr)], Curious(), 4)
+    np.testing.assert_array_equal(seen[0], np.isfinite(lr))
+    small = make_case(Sample("half", sample.guide, sample.depth, lr=lr[::3, ::3]), 4).trust
+    expected = np.ones((9, 12), np.float32)
+    expected[3:6, 3:6] = 0
+    np.testing.assert_array_equal(small, expected)
+
+
 def test_measured_lr_is_used_instead_of_a_reduction(sample):
     measured = np.full((20, 30), 3, np.float32)
     measured[10:] = 4

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from d2a2_core.depth import flying_pixels, outside_limits, stray_pixels
+from d2a2_core.depth import flying_pixels, measurement_trust, outside_limits, stray_pixels
 
 NAN = math.nan
 
@@ -162,6 +162,17 @@ def test_without_stray_pixels_the_filled_hole_has_no_disc():
 
 
 # --- both -------------------------------------------------------------------------------------------------------------
+
+
+def test_trust_is_one_a_half_or_nothing():
+    depth = torch.ones(1, 1, 9, 12)
+    depth[..., 6:] = 2.0
+    depth[..., 6] = 1.5  # mixed
+    depth[..., 2:4, 2:4] = torch.nan
+    expected = torch.ones_like(depth)
+    expected[..., 6], expected[..., 2:4, 2:4] = 0.5, 0.0
+    torch.testing.assert_close(measurement_trust(depth), expected)
+    assert not measurement_trust(torch.full((1, 1, 3, 3), torch.nan)).any()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (2, 3), (16, 16), (17, 33)], ids=str)

@@ -9,8 +9,10 @@ from d2a2_core.network import SCALES
 from d2a2_core.network.joint import JointUpsampling
 
 
-def by_definition(module, guide, lr):
-    """Pixel by pixel, in float64, from the formula of Kopf et al. (2007)."""
+def by_definition(module, guide, lr, trust=None):
+    """Pixel by pixel, in float64, from the formula of Kopf et al. (2007); doubtful cells weigh less by an exponential."""
+    trust = torch.ones_like(lr) if trust is None else trust
+    doubt = torch.zeros(module.heads) if module.doubt is None else 4 * module.doubt.detach().double()
     with torch.no_grad():
         pixels = (module.colour(guide) + module.embed(guide)).double()
         radius = module.log_radius.exp().double()
@@ -28,6 +30,7 @@ def by_definition(module, guide, lr):
                 other = cells[b, head * module.width : (head + 1) * module.width, inside[0], inside[1]]
                 distance = ((y + 0.5) / scale - 0.5 - r) ** 2 + ((x + 0.5) / scale - 0.5 - c) ** 2
                 weight = torch.exp(-0.5 * ((own - other).square().sum() + distance / radius[head] ** 2))
+                weight = weight * torch.exp(-doubt[head] * (1 - trust[b, 0, inside[0], inside[1]]))
                 total, weights = total + weight * lr[b, 0, inside[0], inside[1]].double(), weights + weight
         out[b, head, y, x] = total / weights
     return out
@@ -40,6 +43,23 @@ def test_is_the_joint_bilateral_mean(scale):
     guide, lr = torch.rand(2, 3, 3 * scale, 2 * scale), torch.rand(2, 1, 3, 2)
     with torch.no_grad():
         torch.testing.assert_close(module(guide, lr).double(), by_definition(module, guide, lr), atol=1e-5, rtol=0)
+
+
+def test_doubtful_measurements_weigh_less():
+    torch.manual_seed(0)
+    module = JointUpsampling(heads=2, width=4, trust=True)
+    module.doubt.data = torch.tensor([0.2, 1.5])
+    guide, lr = torch.rand(2, 3, 12, 16), torch.rand(2, 1, 3, 4)
+    trust = torch.tensor([0.0, 0.5, 1.0])[torch.randint(3, lr.shape)]
+    with torch.no_grad():
+        torch.testing.assert_close(
+            module(guide, lr, trust).double(), by_definition(module, guide, lr, trust), atol=1e-5, rtol=0
+        )
+        torch.testing.assert_close(module(guide, lr), module(guide, lr, torch.ones_like(lr)))
+        module.doubt.fill_(5.0)
+        lr[:, :, 1, 1], trust[:] = 100, 1
+        trust[:, :, 1, 1] = 0  # a hole, filled with nonsense
+        assert module(guide, lr, trust).max() < 1.001
 
 
 @pytest.mark.parametrize("scale", SCALES)

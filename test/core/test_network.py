@@ -5,7 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from d2a2_core.network import D2A2, SCALES, D2A2Lite, build_model
+from d2a2_core.network import D2A2, SCALES, D2A2Lite, build_model, takes_trust
+from d2a2_core.network.variants import with_trust
 from d2a2_core.weights import from_official, load_official_checkpoint, load_weights, save_weights, to_official
 
 TINY = {"channels": 16, "blocks": 1}
@@ -207,6 +208,49 @@ def test_lite_learns_to_look_at_the_guide():
     assert guided < 0.8 * unguided
     for name, p in model.named_parameters():
         assert name == "joint.colour.bias" or p.grad.abs().max() > 0, name
+
+
+def test_lite_with_trust_begins_as_the_one_without_and_learns_what_it_is_worth():
+    """Holes of LR hold nonsense: whoever is told where they are can do without it."""
+    torch.manual_seed(0)
+    options = {"channels": 8, "blocks": 1, "groups": 4, "context": (8, 8), "detail": 16}
+    plain, told = D2A2Lite((8,), **options).eval(), D2A2Lite((8,), **options, trust=True).eval()
+    assert takes_trust(told)
+    assert not takes_trust(plain)
+    told.load_state_dict(with_trust(plain.state_dict(), told))
+
+    def batch(count):
+        hr = torch.rand(count, 1, 1, 1).expand(-1, -1, 64, 64)
+        holes = torch.rand(count, 1, 8, 8) < 0.3
+        lr = torch.where(holes, torch.rand(count, 1, 8, 8), F.avg_pool2d(hr, 8))
+        return torch.rand(count, 3, 64, 64), lr, 1 - holes.float(), hr
+
+    guide, lr, trust, hr = batch(4)
+    with torch.no_grad():
+        torch.testing.assert_close(told(guide, lr), plain(guide, lr))
+        torch.testing.assert_close(told(guide, lr, torch.ones_like(lr)), plain(guide, lr))
+        told.joint.doubt.zero_()
+        torch.testing.assert_close(told(guide, lr, trust), plain(guide, lr))
+        told.joint.doubt.fill_(0.5)
+    optimizer = torch.optim.Adam(told.train().parameters(), lr=2e-3)
+    for _ in range(30):
+        guide, lr, trust, hr = batch(4)
+        optimizer.zero_grad()
+        (told(guide, lr, trust) - hr).abs().mean().backward()
+        optimizer.step()
+    assert told.joint.doubt.grad.abs().max() > 0
+    guide, lr, trust, hr = batch(8)
+    with torch.no_grad():
+        right, wrong = ((told(guide, lr, t) - hr).abs().mean() for t in (trust, torch.ones_like(lr)))
+    assert right < 0.8 * wrong
+
+
+def test_trust_must_be_wanted_and_fit():
+    guide, lr = pair(4)
+    with pytest.raises(ValueError, match="expected trust None, as this model takes none"):
+        D2A2Lite(**TINY)(guide, lr, torch.ones_like(lr))
+    with pytest.raises(ValueError, match="expected trust of the size of lr"):
+        D2A2Lite(**TINY, trust=True)(guide, lr, torch.ones_like(lr[..., 1:]))
 
 
 @pytest.mark.parametrize("model", [D2A2(4, **TINY), D2A2Lite(**TINY)], ids=["d2a2", "lite"])

@@ -137,16 +137,18 @@ SIZES = {
 }
 
 
-def write_archive(path: Path, licence: str, own: dict[str, str] | None = None) -> None:
+def write_archive(
+    path: Path, licence: str, own: dict[str, str] | None = None, sizes: dict = SIZES, category: str = "Living room"
+) -> None:
     catalog = ["id=x", "license=see LICENSE.TXT"]
     with zipfile.ZipFile(path, "w") as bundle:
         bundle.writestr("LICENSE.TXT", licence)
-        for n, (key, (w, d, h)) in enumerate(SIZES.items(), 1):
+        for n, (key, (w, d, h)) in enumerate(sizes.items(), 1):
             catalog += [
                 f"name#{n}={key}",
                 f"model#{n}=/m/{key}/{key}.obj",
                 f"creator#{n}=Somebody",
-                f"category#{n}=Living room",
+                f"category#{n}={category}",
             ]
             catalog += [f"width#{n}={w}", f"depth#{n}={d}", f"height#{n}={h}"]
             bundle.writestr(f"m/{key}/{key}.obj", BOX_OBJ)
@@ -170,6 +172,49 @@ def test_models_are_chosen_by_stated_licence(tmp_path):
     assert {m.archive.name for m in models} == {"free.sh3f"}
     assert [m.key for m in models] == ["oakTable", "bookcase", "plant"]
     assert {m.licence for m in models} == {"CC0"}
+
+
+def test_attribution_licences_are_taken_when_asked_for_and_named_with_their_version(tmp_path):
+    united_states = (
+        "These files are under the Creative Commons Attribution 3.0 United States license\n\tto Share: to copy"
+    )
+    write_archive(tmp_path / "free.sh3f", CC0, {"couch": BY})
+    write_archive(tmp_path / "by.sh3f", BY, {"couch": BY, "plant": CC0, "oakChair": "All rights reserved"})
+    write_archive(tmp_path / "us.sh3f", united_states)
+    for number, term in enumerate(
+        ("Attribution-ShareAlike 3.0", "Attribution Non-Commercial 3.0", "Attribution-NoDerivs 2.0")
+    ):
+        write_archive(tmp_path / f"more{number}.sh3f", f"This is under the Creative Commons {term} license")
+    models = find_models(tmp_path, ("CC0", "CC-BY"))
+    found = {}
+    for m in models:
+        found.setdefault((m.archive.name, m.licence), []).append(m.key)
+    assert found == {
+        ("by.sh3f", "CC-BY-3.0"): ["couch", "oakTable", "bookcase"],
+        ("free.sh3f", "CC0"): ["oakTable", "oakChair", "bookcase", "plant"],
+        ("us.sh3f", "CC-BY-3.0-US"): list(SIZES),
+    }
+    assert {m.licence for m in find_models(tmp_path, ("CC-BY",))} == {"CC-BY-3.0", "CC-BY-3.0-US"}
+    for wrong in (("GPL",), (), ("CC0", "cc-by")):
+        with pytest.raises(ValueError, match="expected licences out of CC0, CC-BY"):
+            find_models(tmp_path, wrong)
+
+
+def test_people_and_furniture_to_be_credited_stand_in_rooms_and_leave_the_others_as_they_are(furniture, tmp_path):
+    write_archive(
+        tmp_path / "people.sh3f", BY, sizes={"male01": (60, 40, 180), "sitMale01": (60, 90, 120)}, category="Characters"
+    )
+    write_archive(tmp_path / "more.sh3f", BY, sizes={"stove": (60, 60, 90)}, category="Kitchen")
+    write_archive(tmp_path / "doors.sh3f", BY, sizes={"door": (90, 10, 200)}, category="Doors and windows")
+    free, more = find_models(furniture), find_models(tmp_path, ("CC-BY",))
+    credits = set()
+    for seed in range(6):
+        plain, guests = (
+            make_room(models, np.random.default_rng(seed), theme="living") for models in (free, free + more)
+        )
+        credits |= {credit.split(" ")[0] for credit in guests.credits if "CC-BY-3.0" in credit}
+        assert not any("CC-BY" in credit for credit in plain.credits)
+    assert credits == {"male01", "stove"}
 
 
 def test_a_folder_without_models_names_the_package(tmp_path):

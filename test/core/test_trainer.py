@@ -1,6 +1,7 @@
 """Training: resuming bit for bit after kill -9, two processes like one, faults that must not cost a checkpoint."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from d2a2_core.network import D2A2Lite
+from d2a2_core.data.generate import Settings, generate
+from d2a2_core.network import D2A2Lite, takes_trust
 from d2a2_core.training.config import make_config, save_config
 from d2a2_core.training.losses import reconstruction_loss, rmse_per_image
 from d2a2_core.training.trainer import (
@@ -211,6 +213,35 @@ def test_warm_start_from_another_scale(tmp_path):
     start = Trainer(second, tmp_path / "x8", quiet=True).model.state_dict()
     state = load_weights(weights).state_dict()
     assert all(torch.equal(start[k], state[k]) for k in state)
+
+
+def test_warm_start_of_a_network_with_trust_from_one_without(tmp_path):
+    model = {"model": "d2a2-lite", "channels": 8, "blocks": 1, "groups": 4, "context": [8, 8], "detail": 8}
+    weights = train(tiny(steps=2, model=model, scales=[4], sensor=1.0), tmp_path / "plain", quiet=True)
+    second = tiny(steps=2, model=model | {"trust": True}, scales=[4], sensor=1.0, init=str(weights))
+    start = Trainer(second, tmp_path / "told", quiet=True).model.eval()
+    guide, lr = torch.rand(1, 3, 32, 32), torch.rand(1, 1, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(start(guide, lr), load_weights(weights)(guide, lr))
+    trained = load_weights(train(second, tmp_path / "told", quiet=True))
+    assert takes_trust(trained)
+    assert not torch.equal(trained.joint.doubt, start.joint.doubt)  # its trust reached it
+    with pytest.raises(TrainingError, match="do not fit"):
+        Trainer(tiny(model=model, scales=[4], init=str(tmp_path / "told/last.safetensors")), tmp_path / "x", quiet=True)
+
+
+def test_authors_of_models_are_credited_in_the_weights(tmp_path):
+    for name, licence in (("free", "CC0"), ("a", "CC-BY-3.0"), ("b", "CC-BY-3.0")):
+        generate(Settings("shapes", 8, (64, 48), seed=1), tmp_path / name)
+        manifest = json.loads((tmp_path / name / "manifest.json").read_text())
+        models = [{"name": f"{name} chair", "key": "c", "creator": "Ada", "licence": licence}]
+        (tmp_path / name / "manifest.json").write_text(json.dumps(manifest | {"models": models}))
+    roots = {name: str(tmp_path / name) for name in ("free", "a", "b")}
+    config = tiny(steps=2, data="generated", root=",".join(roots.values()))
+    card = read_info(train(config, tmp_path / "run", quiet=True)).card
+    assert card["credits"] == {"CC-BY-3.0": {"Ada": ["a chair", "b chair"]}}
+    config = tiny(steps=2, data="generated", root=roots["free"])
+    assert "credits" not in read_info(train(config, tmp_path / "free run", quiet=True)).card
 
 
 def test_cosine_schedule_known_values():

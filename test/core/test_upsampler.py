@@ -243,6 +243,24 @@ def test_forced_scale_is_used():
         assert result.depth.shape == color.shape[:2]
 
 
+def test_a_network_that_asks_is_told_where_depth_was_measured():
+    class Asking(Bilinear):
+        takes_trust = True
+
+        def forward(self, guide, lr, trust):
+            self.trust = trust
+            return super().forward(guide, lr)
+
+    model = Asking()
+    depth = np.full((9, 12), 1, np.float32)
+    depth[:, 6:], depth[:, 6] = 2, 1.5  # the seventh column is mixed
+    depth[2:4, 2:4] = 0
+    make(model).upsample(gray(36, 48), depth)
+    expected = np.ones((9, 12), np.float32)
+    expected[:, 6], expected[2:4, 2:4] = 0.5, 0
+    np.testing.assert_array_equal(model.trust[0, 0], expected)
+
+
 def test_a_batch_equals_its_images_one_by_one():
     torch.manual_seed(0)
     upsampler = make(D2A2Lite(channels=8, blocks=1), max_fill_px=4)
