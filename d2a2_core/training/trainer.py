@@ -7,7 +7,6 @@ last.safetensors   weights after the newest save    best.safetensors  weights wi
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
@@ -29,14 +28,13 @@ from d2a2_core.data.sampling import TrainingBatches, input_keys
 from d2a2_core.network import build_model, takes_trust
 from d2a2_core.network.variants import with_trust
 from d2a2_core.training.config import TrainConfig, make_config, save_config
-from d2a2_core.training.losses import reconstruction_loss, relative_loss, rmse_per_image
+from d2a2_core.training.curve import Curve
+from d2a2_core.training.losses import reconstruction_loss, relative_loss
 from d2a2_core.training.provenance import provenance
 from d2a2_core.training.sources import training_source, validation_source
+from d2a2_core.training.validation import validate
 from d2a2_core.upsampler import resolve_device
 from d2a2_core.weights import load_weights, resolve_weights, save_weights
-
-# seconds since the start of the process, and how many of them it waited for batches; unguided: with another sample's guide
-_COLUMNS = ("step", "loss", "lr", "seconds", "waited", "val_rmse", "unguided_rmse", "bicubic_rmse")
 
 
 class TrainingError(RuntimeError):
@@ -86,19 +84,19 @@ class Trainer:
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
         self._open_folder()
         model = nn.parallel.DistributedDataParallel(self.model) if self.world > 1 else self.model
-        board = self._tensorboard()
+        curve = Curve(self.folder, self.step, self.config.tensorboard) if self.main else None
         try:
-            self._loop(model, board)
+            self._loop(model, curve)
         finally:
-            if board is not None:
-                board.close()
+            if curve is not None:
+                curve.close()
         if self.world > 1:
             dist.barrier()
             dist.destroy_process_group()
         best = self.folder / "best.safetensors"
         return best if best.exists() else self.folder / "last.safetensors"
 
-    def _loop(self, model: nn.Module, board) -> None:
+    def _loop(self, model: nn.Module, curve: Curve | None) -> None:
         started = time.monotonic()
         progress = tqdm(
             total=self.config.steps, initial=self.step, unit="step", disable=self.quiet or not sys.stderr.isatty()
@@ -110,17 +108,19 @@ class Trainer:
             progress.update()
             last = self.step == self.config.steps
             save = self._due(self.config.save_every) or last
-            validate = self._due(self.config.validate_every) or last
-            if save or validate or self._due(self.config.log_every):
+            due = self._due(self.config.validate_every) or last
+            if save or due or self._due(self.config.log_every):
                 self._check_loss()
-            if validate or self._due(self.config.log_every):
+            if due or self._due(self.config.log_every):
                 row = {"step": self.step, "lr": self.optimizer.param_groups[0]["lr"]}
                 row |= {"loss": float(np.mean(self.losses)), "seconds": round(time.monotonic() - started, 2)}
                 row["waited"] = round(waited, 2)
                 self.losses = []
-                if self.main and validate:
-                    row |= self._validate(board)
-                self._log(row, board, progress)
+                if curve is not None:
+                    if due:
+                        row |= self._validate(curve)
+                    curve.add(row)
+                    self._tell(row, progress)
             if self.main and save:
                 self._save()
             before = time.monotonic()
@@ -222,13 +222,8 @@ class Trainer:
                 "command again; checkpoints are intact"
             ) from error
 
-    @torch.no_grad()
-    def _validate(self, board) -> dict[str, float]:
-        """RMSE of the (averaged) weights and of bicubic over held-out batches, in units of the normalised range.
-
-        "unguided" is that of the weights when each sample gets its neighbour's guide. As long as it equals the proper one, the
-        network has learnt to enlarge depth but does not look at the colour image.
-        """
+    def _validate(self, curve: Curve) -> dict[str, float]:
+        """The (averaged) weights on held-out batches, which :func:`.validation.validate` explains; keeps the best."""
         config = self.config
         if not self.validation:
             size = min(config.batch_size, 8)
@@ -239,27 +234,10 @@ class Trainer:
         trained = {k: v.clone() for k, v in self.model.state_dict().items()} if self.averaged else None
         if self.averaged:
             self.model.load_state_dict(self.averaged)
-        self.model.eval()
-        errors, unguided, bicubic = [], [], []
-        for batch in self.validation:
-            guide, *rest = (batch[k].to(self.device) for k in input_keys(self.model))
-            lr, hr = rest[0], batch["hr"].to(self.device)
-            with self._autocast():
-                prediction = self.model(guide, *rest).float()
-                strange = self.model(guide.roll(1, 0), *rest).float()
-            plain = F.interpolate(lr, size=hr.shape[-2:], mode="bicubic", align_corners=False)
-            errors += rmse_per_image(prediction, hr)
-            unguided += rmse_per_image(strange, hr)
-            bicubic += rmse_per_image(plain, hr)
-        if board is not None:
-            lo, hi = hr.nan_to_num().amin(), hr.nan_to_num(0).amax()
-            for name, image in (("lr", plain), ("prediction", prediction), ("truth", hr)):
-                board.add_images(name, ((image[:4] - lo) / (hi - lo)).clamp(0, 1), self.step)
-            board.add_images("guide", guide[:4], self.step)
+        result, pictures = validate(self.model, self.validation, self.device, self._autocast())
+        curve.show(pictures, self.step)
         if trained is not None:
             self.model.load_state_dict(trained)
-        result = {"val_rmse": errors, "unguided_rmse": unguided, "bicubic_rmse": bicubic}
-        result = {name: float(np.mean(values)) for name, values in result.items()}
         if result["val_rmse"] < self.best:
             self.best = result["val_rmse"]
             self._guarded(lambda: self._save_weights("best"))
@@ -304,7 +282,6 @@ class Trainer:
         save_config(self.config, self.folder / "config.yaml")
         if not state.exists():
             (self.folder / "provenance.json").write_text(json.dumps(provenance(self.config), indent=1))
-        self._trim_curve()
 
     def _restore(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])
@@ -350,45 +327,11 @@ class Trainer:
                 "Free some disk space and start the same command again"
             ) from error
 
-    # -- the curve -----------------------------------------------------------------------------------------------
-
-    def _trim_curve(self) -> None:
-        """Drops rows after the restored step: they will be written again."""
-        path = self.folder / "curve.csv"
-        rows = []
-        if path.exists():
-            with path.open(newline="") as file:
-                rows = [r for r in csv.DictReader(file) if r["step"] and int(r["step"]) <= self.step]
-        partial = path.with_name("curve.csv.partial")
-        with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, _COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
-        partial.replace(path)
-
-    def _log(self, row: dict, board, progress: tqdm) -> None:
-        if not self.main:
-            return
-        with (self.folder / "curve.csv").open("a", newline="") as file:
-            csv.DictWriter(file, _COLUMNS).writerow(row)
-        if board is not None:
-            for key in ("loss", "lr", "val_rmse"):
-                if key in row:
-                    board.add_scalar(key, row[key], self.step)
-        line = "  ".join(f"{k} {v:.5g}" for k, v in row.items())
+    def _tell(self, row: dict, progress: tqdm) -> None:
         if not progress.disable:
             progress.set_postfix_str(f"loss {row['loss']:.4g}")
         elif not self.quiet:
-            print(line, flush=True)
-
-    def _tensorboard(self):
-        if not (self.main and self.config.tensorboard):
-            return None
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            return None
-        return SummaryWriter(self.folder / "tensorboard", purge_step=self.step)
+            print("  ".join(f"{k} {v:.5g}" for k, v in row.items()), flush=True)
 
 
 def learning_rate_factor(step: int, config: TrainConfig) -> float:

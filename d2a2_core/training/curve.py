@@ -1,0 +1,72 @@
+"""The curve of a training run: curve.csv, and TensorBoard where it is installed and wanted."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# seconds since the start of the process, and how many of them it waited for batches; unguided: with another sample's guide
+COLUMNS = ("step", "loss", "lr", "seconds", "waited", "val_rmse", "unguided_rmse", "bicubic_rmse")
+_PICTURES = 4
+
+
+class Curve:
+    """Appends to a run's curve.
+
+    Args:
+        folder: of the run, which is there.
+        step: what the run goes on from; later rows of the file will be written again and are dropped.
+        tensorboard: whether to write for TensorBoard too.
+    """
+
+    def __init__(self, folder: Path, step: int, tensorboard: bool) -> None:
+        self.path = folder / "curve.csv"
+        self._board = _summary_writer(folder / "tensorboard", step) if tensorboard else None
+        rows = []
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                rows = [r for r in csv.DictReader(file) if r["step"] and int(r["step"]) <= step]
+        partial = self.path.with_name("curve.csv.partial")
+        with partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+        partial.replace(self.path)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """One row; its keys are some of ``COLUMNS``."""
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, COLUMNS).writerow(row)
+        if self._board is not None:
+            for key in ("loss", "lr", "val_rmse"):
+                if key in row:
+                    self._board.add_scalar(key, row[key], row["step"])
+
+    def show(self, pictures: dict[str, Tensor], step: int) -> None:
+        """Pictures (B, 3, H, W) in [0, 1] and depth maps (B, 1, H, W) in the range of the one named "truth"."""
+        if self._board is None:
+            return
+        known = pictures["truth"][torch.isfinite(pictures["truth"])]
+        lo, hi = known.min(), known.max()
+        for name, images in pictures.items():
+            images = images[:_PICTURES]
+            self._board.add_images(
+                name, images if images.shape[1] == 3 else ((images - lo) / (hi - lo)).clamp(0, 1).nan_to_num(), step
+            )
+
+    def close(self) -> None:
+        """Writes what is still on its way."""
+        if self._board is not None:
+            self._board.close()
+
+
+def _summary_writer(folder: Path, step: int):
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(folder, purge_step=step)

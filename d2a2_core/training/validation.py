@@ -1,0 +1,48 @@
+"""How good a network is on held-out batches, and whether it looks at the colour image at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from d2a2_core.data.sampling import input_keys
+from d2a2_core.training.losses import rmse_per_image
+
+
+@torch.no_grad()
+def validate(
+    model: nn.Module, batches: Sequence[dict[str, Tensor]], device: torch.device, autocast: AbstractContextManager
+) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """RMSE of a network and of bicubic over batches of :class:`TrainingBatches`, in units of the normalised range.
+
+    "unguided_rmse" is that of the network when each sample gets its neighbour's guide. As long as it equals the proper one, the
+    network has learnt to enlarge depth but does not look at the colour image.
+
+    Args:
+        model: on ``device``; in eval mode afterwards.
+        batches: at least one.
+        autocast: context of the network's forward pass; entered once for each batch.
+
+    Returns:
+        "val_rmse", "unguided_rmse", "bicubic_rmse"; and the last batch's pictures.
+    """
+    model.eval()
+    errors, unguided, bicubic = [], [], []
+    for batch in batches:
+        guide, *rest = (batch[key].to(device) for key in input_keys(model))
+        hr = batch["hr"].to(device)
+        with autocast:
+            prediction = model(guide, *rest).float()
+            strange = model(guide.roll(1, 0), *rest).float()
+        plain = F.interpolate(rest[0], size=hr.shape[-2:], mode="bicubic", align_corners=False)
+        errors += rmse_per_image(prediction, hr)
+        unguided += rmse_per_image(strange, hr)
+        bicubic += rmse_per_image(plain, hr)
+    means = {"val_rmse": errors, "unguided_rmse": unguided, "bicubic_rmse": bicubic}
+    pictures = {"lr": plain, "prediction": prediction, "truth": hr, "guide": guide}
+    return {name: float(np.mean(values)) for name, values in means.items()}, pictures
