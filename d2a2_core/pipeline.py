@@ -233,7 +233,9 @@ class DepthPipeline:
         settings, lr, scale = self.settings, measured.lr, measured.scale
         guide = self.upsampler.to_guide(torch.from_numpy(np.array(color, order="C")).permute(2, 0, 1)[None])
         depth_range = self._range.update(lr) if settings.depth_range == "stable" else None
-        hr = self.upsampler.predict(guide, lr, scale, depth_range)
+        # Measured here already; without hygiene the network's own view of it, which it was trained with.
+        trust = (torch.isfinite(lr).float() + measured.trusted.float()) / 2 if settings.hygiene else None
+        hr = self.upsampler.predict(guide, lr, scale, depth_range, trust)
         bounds = (settings.bound_abs, settings.bound_rel) if settings.consistency else (torch.inf, torch.inf)
         hr, residual = enforce_measurements(hr, lr, measured.trusted & away_from_edges(lr), scale, *bounds)
         out, provenance = classify(hr, measured.known, settings.max_fill_px, measured.removed)

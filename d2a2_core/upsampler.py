@@ -154,7 +154,14 @@ class DepthUpsampler:
         return color.float() / 255 if color.dtype == torch.uint8 else color.float()
 
     @torch.inference_mode()
-    def predict(self, guide: Tensor, lr: Tensor, scale: int, depth_range: DepthRange | None = None) -> Tensor:
+    def predict(
+        self,
+        guide: Tensor,
+        lr: Tensor,
+        scale: int,
+        depth_range: DepthRange | None = None,
+        trust: Tensor | None = None,
+    ) -> Tensor:
         """The network on its own grid: one LR cell per ``scale`` x ``scale`` pixels of the guide, the last ones may stick out.
 
         Args:
@@ -162,6 +169,7 @@ class DepthUpsampler:
             lr: (B, 1, ceil(H / scale), ceil(W / scale)) metres, NaN where there is no measurement.
             scale: one of the model's.
             depth_range: what to normalise by; default is the range of ``lr``.
+            trust: of the size of ``lr``, for networks that take it; default is :func:`measurement_trust`.
 
         Returns:
             (B, 1, H, W) float32 metres, everywhere (holes are filled without a limit of distance).
@@ -171,8 +179,10 @@ class DepthUpsampler:
         depth_range = depth_range or measured_range
         guide = F.pad(guide, (0, -size[1] % scale, 0, -size[0] % scale), mode="replicate")
         filled = fill_holes(lr, F.avg_pool2d(guide, scale))
-        trust = (measurement_trust(lr),) if takes_trust(self.model) else ()
-        hr = self._run_network(guide, depth_range.normalise(filled), *trust)
+        inputs = [guide, depth_range.normalise(filled)]
+        if takes_trust(self.model):
+            inputs.append(measurement_trust(lr) if trust is None else trust)
+        hr = self._run_network(*inputs)
         hr = depth_range.restore(hr[..., : size[0], : size[1]])
         # Beyond the measured range a network only guesses; a tenth of the span leaves room for thin, blurred objects.
         lo, span = measured_range.lo, measured_range.span

@@ -133,6 +133,24 @@ def test_registered_pixels_are_where_the_colour_camera_sees_them():
     assert abs((right - left) - (expected[1] - expected[0])) < 8  # depth pixels are 3.6 colour pixels wide
 
 
+@pytest.mark.parametrize("hygiene", [True, False])
+def test_the_network_is_told_what_measurements_are_worth_whether_any_are_rejected_or_not(hygiene):
+    class Asking(Bilinear):
+        takes_trust = True
+
+        def forward(self, guide, lr, trust):
+            self.trust = trust[0, 0].numpy()
+            return super().forward(guide, lr)
+
+    model = Asking()
+    depth = np.full((16, 24), 1, np.float32)
+    depth[:, 12:], depth[:, 12], depth[3:5, 3:5], depth[10, 2] = 2, 1.5, 0, 30
+    make(model, hygiene=hygiene).process(gray(), depth)
+    expected = np.ones((16, 24), np.float32)
+    expected[:, 12], expected[3:5, 3:5], expected[10, 2] = 0.5, 0, 0
+    np.testing.assert_array_equal(model.trust, expected)
+
+
 def test_what_is_out_of_range_is_removed_and_said():
     depth = np.full((16, 24), 1.0, np.float32)
     depth[4, 5] = 30.0
