@@ -50,7 +50,7 @@ Rng = np.random.Generator
 VIEWS = ("full", "round", "hexagon")
 REDUCTIONS = ("area", "bicubic", "nearest")
 _FOCAL_BASELINE = 43.5  # pixels times metres: 580 pixels and 7.5 cm, the first structured-light camera of many
-_MOST_STRAYS = 4.0  # of the random settings
+_MOST_STRAYS = 6.0  # of the random settings
 _RATIOS = (3.0, 17.0)  # HR / LR of the random settings
 
 
@@ -129,6 +129,7 @@ def random_settings(rng: Rng) -> Degradation:
         return value * rng.random() if rng.random() < share else 0.0
 
     structured = rng.random() < 0.3  # one kind of camera or the other
+    gaps = rng.random() < 0.2  # few large holes instead of many small ones
     return Degradation(
         reduction=str(rng.choice(REDUCTIONS, p=[0.7, 0.15, 0.15])),
         ratio=float(2 ** rng.uniform(-0.5, 0.5)) if rng.random() < 0.4 else 1.0,
@@ -139,8 +140,8 @@ def random_settings(rng: Rng) -> Degradation:
         disparity_noise=upto(worst.disparity_noise, 0.9) if structured else 0.0,
         disparity_step=upto(worst.disparity_step, 0.7) if structured else 0.0,
         edge_holes=upto(worst.edge_holes, 0.8),
-        blob_holes=upto(2 * worst.blob_holes, 0.8),
-        blob_radius=float(rng.uniform(1, 4)),
+        blob_holes=upto(1.5 if gaps else 2 * worst.blob_holes, 0.8),
+        blob_radius=float(rng.uniform(4, 10) if gaps else rng.uniform(1, 4)),
         dark_holes=upto(worst.dark_holes),
         shiny_holes=upto(worst.shiny_holes, 0.3),
         view=str(rng.choice(VIEWS, p=[0.9, 0.05, 0.05])),

@@ -3,7 +3,7 @@ normalisation, and agreement with the measurements."""
 
 from d2a2_core.depth.consistency import BOUND_ABS_M, BOUND_REL, away_from_edges, enforce_measurements, refined_mask
 from d2a2_core.depth.holes import fill_holes, within_distance
-from d2a2_core.depth.hygiene import flying_pixels, measurement_trust, outside_limits, stray_pixels
+from d2a2_core.depth.hygiene import doubtful_pixels, flying_pixels, measurement_trust, outside_limits, stray_pixels
 from d2a2_core.depth.normalisation import DepthRange, StableRange, valid_range
 from d2a2_core.depth.resample import nearest_pixel, regrid
 from d2a2_core.depth.validity import invalid_to_nan
@@ -14,6 +14,7 @@ __all__ = [
     "DepthRange",
     "StableRange",
     "away_from_edges",
+    "doubtful_pixels",
     "enforce_measurements",
     "fill_holes",
     "flying_pixels",

@@ -76,8 +76,14 @@ def flying_pixels(
     return (between > tolerance) & (between >= in_front)
 
 
+def doubtful_pixels(depth: Tensor) -> Tensor:
+    """Flying pixels of (B, 1, h, w) metres, and stray ones of the rest; bool."""
+    flying = flying_pixels(depth)
+    return flying | stray_pixels(depth.masked_fill(flying, torch.nan))
+
+
 def measurement_trust(depth: Tensor) -> Tensor:
-    """What each measurement is worth to the network: 1, or 0.5 where it is a flying pixel, or 0 where there is none.
+    """What each measurement is worth to the network: 1, or 0.5 where it is flying or stray, or 0 where there is none.
 
     Args:
         depth: (B, 1, h, w) metres on the network's LR grid, NaN invalid.
@@ -85,7 +91,7 @@ def measurement_trust(depth: Tensor) -> Tensor:
     Returns:
         (B, 1, h, w) float32.
     """
-    return torch.isfinite(depth).float().masked_fill_(flying_pixels(depth), 0.5)
+    return torch.isfinite(depth).float().masked_fill_(doubtful_pixels(depth), 0.5)
 
 
 def _support(values: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:

@@ -169,8 +169,10 @@ def test_trust_is_one_a_half_or_nothing():
     depth[..., 6:] = 2.0
     depth[..., 6] = 1.5  # mixed
     depth[..., 2:4, 2:4] = torch.nan
-    expected = torch.ones_like(depth)
-    expected[..., 6], expected[..., 2:4, 2:4] = 0.5, 0.0
+    depth[..., 8:] = torch.nan
+    depth[..., 4, 10] = 1.2  # stray
+    expected = torch.isfinite(depth).float()
+    expected[..., 6], expected[..., 4, 10] = 0.5, 0.5
     torch.testing.assert_close(measurement_trust(depth), expected)
     assert not measurement_trust(torch.full((1, 1, 3, 3), torch.nan)).any()
 
