@@ -151,6 +151,18 @@ def test_the_network_is_told_what_measurements_are_worth_whether_any_are_rejecte
     np.testing.assert_array_equal(model.trust, expected)
 
 
+@pytest.mark.parametrize(("hygiene", "published"), [(True, False), (False, True)])
+def test_a_stray_measurement_is_no_reason_to_fill_the_hole_around_it(hygiene, published):
+    depth = np.full((16, 24), 1, np.float32)
+    depth[:, 4:22], depth[8, 13] = np.nan, 3
+    result = make(hygiene=hygiene).process(gray(), depth)
+    around = np.s_[24:44, 44:64]
+    assert np.isfinite(result.depth[around]).any() == published
+    assert (result.provenance[around] == Provenance.MEASURED).any() == published
+    assert np.isfinite(result.depth[:, :28]).all()  # 12 px into the hole
+    assert result.removed == hygiene
+
+
 def test_what_is_out_of_range_is_removed_and_said():
     depth = np.full((16, 24), 1.0, np.float32)
     depth[4, 5] = 30.0
