@@ -1,0 +1,109 @@
+"""Bags for the tests of `d2a2 bag`: written message by message, and read back."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rosbags", reason="needs rosbags (pip install rosbags)")
+
+from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from rosbags.rosbag2 import Reader, StoragePlugin, Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+from d2a2_core.bag import messages as msgs
+
+STORE = get_typestore(Stores.ROS2_JAZZY)
+STORE.register(get_types_from_msg("std_msgs/Header header\nuint8[] soup\n", "lab_msgs/msg/Soup"))
+T = STORE.types
+IMAGE, INFO, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CameraInfo", "sensor_msgs/msg/CompressedImage"
+COLOR, DEPTH = "/camera/color/image_raw", "/camera/depth/image_raw"
+FOREVER = QosTime(9223372036, 854775807)
+LATCHED = Qos(
+    QosHistory.KEEP_LAST, 1, QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL, FOREVER, FOREVER,
+    QosLiveliness.AUTOMATIC, FOREVER, False,
+)  # fmt: skip
+START = 1_700_000_000_000_000_000
+FRAME = 33_333_333
+storages = pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+
+
+def color_image(i, size=(24, 32), stamp=None, frame="color_optical"):
+    pixels = np.random.default_rng(i).integers(0, 256, (*size, 3), dtype=np.uint8)
+    return msgs.image(pixels, "rgb8", msgs.header(START + i * FRAME if stamp is None else stamp, frame))
+
+
+def depth_image(i, size=(6, 8), stamp=None, frame="depth_optical", value=None):
+    pixels = np.random.default_rng(i).integers(500, 4000, size, dtype=np.uint16)
+    if value is not None:
+        pixels[:] = value
+    return msgs.image(pixels, "16UC1", msgs.header(START + i * FRAME + 2_000_000 if stamp is None else stamp, frame))
+
+
+def info(width, height, frame):
+    k = np.array([width, 0, width / 2 - 0.5, 0, width, height / 2 - 0.5, 0, 0, 1], float)
+    p = np.insert(k, [3, 6, 9], 0.0)
+    roi = T["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
+    return msgs.camera_info(
+        T[INFO](msgs.header(START, frame), height, width, "plumb_bob", np.zeros(5), k, np.eye(3).ravel(), p, 0, 0, roi)
+    )
+
+
+def transform(parent, child, xyz, xyzw=(0, 0, 0, 1)):
+    return T["geometry_msgs/msg/TransformStamped"](
+        msgs.header(START, parent), child,
+        T["geometry_msgs/msg/Transform"](
+            T["geometry_msgs/msg/Vector3"](*map(float, xyz)), T["geometry_msgs/msg/Quaternion"](*map(float, xyzw))
+        ),
+    )  # fmt: skip
+
+
+def write_bag(folder, storage, messages, qos=None):
+    """A bag of (topic, msgtype, bag time, serialised message) as they come."""
+    with Writer(folder, version=9, storage_plugin=StoragePlugin[storage.upper()]) as writer:
+        connections = {}
+        for topic, msgtype, time, raw in messages:
+            if topic not in connections:
+                profiles = [LATCHED] if topic == "/tf_static" else []
+                connections[topic] = writer.add_connection(
+                    topic, msgtype, typestore=STORE, offered_qos_profiles=profiles
+                )
+            writer.write(connections[topic], time, raw)
+    return folder
+
+
+def frames(count, color=color_image, depth=depth_image, extras=True):
+    """A camera's messages: infos, a latched transform, a type that only this bag knows, and image pairs."""
+    if extras:
+        yield "/camera/color/camera_info", INFO, START, info(32, 24, "color_optical")
+        yield "/camera/depth/camera_info", INFO, START, info(8, 6, "depth_optical")
+        tree = [transform("link", "color_optical", (0.05, 0, 0)), transform("link", "depth_optical", (0.02, 0, 0))]
+        tf = "tf2_msgs/msg/TFMessage"
+        yield "/tf_static", tf, START, STORE.serialize_cdr(T[tf](tree), tf)
+    for i in range(count):
+        time = START + i * FRAME
+        if extras:
+            soup = T["lab_msgs/msg/Soup"](msgs.header(time, "x"), np.full(5, i % 256, np.uint8))
+            yield "/soup", "lab_msgs/msg/Soup", time, STORE.serialize_cdr(soup, "lab_msgs/msg/Soup")
+        yield COLOR, IMAGE, time + 1_000_000, color(i)
+        yield DEPTH, IMAGE, time + 3_000_000, depth(i)
+
+
+def contents(folder):
+    """(topic, type, definition, QoS, time, bytes) of every message, in the bag's order."""
+    with Reader(folder) as reader:
+        return [
+            (c.topic, c.msgtype, c.msgdef.data, c.digest, c.ext.offered_qos_profiles, time, bytes(raw))
+            for c, time, raw in reader.messages()
+        ]
+
+
+def outputs(folder, name):
+    """The messages of one of the added topics, with their bag times."""
+    with Reader(folder) as reader:
+        connections = [c for c in reader.connections if c.topic == f"/depth_upsampled/{name}"]
+        if not connections:
+            return []
+        return [(time, STORE.deserialize_cdr(raw, c.msgtype)) for c, time, raw in reader.messages(connections)]
+
+
+def stamp(msg):
+    return msg.header.stamp.sec * 10**9 + msg.header.stamp.nanosec
