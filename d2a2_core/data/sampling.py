@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from d2a2_core.data.degradation import degrade, random_settings
 from d2a2_core.data.reduction import reduce_depth, resize
 from d2a2_core.data.shapes import RGBD, sample_scene
-from d2a2_core.depth import fill_holes, measurement_trust
+from d2a2_core.depth import fill_holes, measurement_trust, within_distance
 from d2a2_core.network import takes_trust
 
 _TRIES = 4  # windows drawn of a generated scene
@@ -25,6 +25,10 @@ _EVENTFUL = 0.04  # range of depth over its mean, below which a window is drawn 
 # alone, the network's edges were too soft for them.
 _EDGE_WIDTH = (0.25, 1.0)
 _MISALIGNED_WIDTH = (0.0, 1.0)
+_FEWEST = 0.1  # share of valid measurements below which a sensor's LR teaches nothing
+_REACH = (
+    32.0  # HR px from a measurement up to which depth is asked for; the node's max_fill_px is half of it by default
+)
 
 
 class SceneSource(Protocol):
@@ -143,7 +147,7 @@ def input_keys(model: nn.Module) -> tuple[str, ...]:
 
 class TrainingBatches(Dataset):
     """Batches by number: a dict of ``guide`` (B, 3, P, P) in [0, 1], ``lr`` (B, 1, P/s, P/s), what its values are
-    worth (``trust``, as ``lr``), ``hr`` (B, 1, P, P).
+    worth (``trust``, as ``lr``), ``hr`` (B, 1, P, P), NaN where nothing is asked of the network: far inside a sensor's holes.
 
     Depth is normalised by the HR crop's own range, as in the paper, or by a random wider one (``range_jitter``): a crop of
     a benchmark image seldom spans the range of its image. Batches of different scales alternate at random.
@@ -204,8 +208,10 @@ class TrainingBatches(Dataset):
             depth = softened(depth, rng)
         if self.sensor and rng.random() < self.sensor:
             color, lr, trust, lo, hi = sensor_depth(color, depth, scale, rng)
-            # What the sensor lost altogether cannot be learnt, and would outweigh everything else in a squared loss.
+            # What the sensor lost altogether cannot be learnt, and would outweigh everything else in a squared loss. Nor is what
+            # lies far inside a hole ever published.
             depth = np.clip(depth, lo - 0.2 * (hi - lo), hi + 0.2 * (hi - lo))
+            depth = np.where(_near_measurements(trust, scale), depth, np.float32(np.nan))
         else:
             lr, lo, hi = reduce_depth(depth, scale), float(depth.min()), float(depth.max())
             trust = _trust(lr)
@@ -272,12 +278,18 @@ def sensor_depth(
     """Colour and LR (H / s, W / s) metres of a random pair of cameras, holes filled; trust in it; range of what was measured."""
     seen, lr = degrade(color, depth, scale, rng, random_settings(rng))
     valid = np.isfinite(lr)
-    if valid.mean() < 0.2:  # nothing to learn from
+    if valid.mean() < _FEWEST:  # nothing to learn from
         lr = reduce_depth(depth, scale)
         valid = np.ones_like(lr, bool)
     guide = torch.from_numpy(np.array(seen)).permute(2, 0, 1)[None].float() / 255
     filled = fill_holes(torch.from_numpy(np.array(lr))[None, None], F.avg_pool2d(guide, scale))[0, 0].numpy()
     return seen, filled, _trust(lr), float(lr[valid].min()), float(lr[valid].max())
+
+
+def _near_measurements(trust: np.ndarray, scale: int) -> np.ndarray:
+    """(H, W) bool: at most ``_REACH`` HR pixels from a measurement that is not doubtful."""
+    measured = torch.from_numpy((trust == 1).repeat(scale, 0).repeat(scale, 1))
+    return within_distance(measured[None, None], _REACH)[0, 0].numpy()
 
 
 def _trust(lr: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from d2a2_core.data.degradation import (
     degrade,
     degrade_color,
     disparity_noise,
+    lose_faint,
     preset,
     random_settings,
     stray_groups,
@@ -140,6 +141,31 @@ def test_strays_are_small_groups_of_wrong_depth_as_dense_as_asked():
     assert 0 < (~np.isclose(lr, 2)).mean() < 0.2
 
 
+def test_faint_measurements_are_lost_in_regions_in_which_true_ones_stay():
+    depth = np.tile(np.linspace(1, 4, 96, dtype=np.float32), (96, 1))
+    depth[:8] = np.nan
+    color = textured((96, 96))
+    assert np.array_equal(lose_faint(depth, color, rng(), 0.0), depth, equal_nan=True)
+    for seed, share in enumerate((0.1, 0.4, 0.8)):
+        out = lose_faint(depth, color, rng(seed), share)
+        left = np.isfinite(out)
+        np.testing.assert_array_equal(out[left], depth[left])  # what stays is true
+        assert left[8:].mean() == pytest.approx(1 - share, abs=0.01)
+        lost = ~left[8:]
+        beside = lost[:, 1:] & lost[:, :-1]
+        assert beside.mean() > 1.2 * lost.mean() ** 2  # in regions: independent pixels would have the square
+    light = np.full((96, 96, 3), 255, np.uint8)
+    light[:, :48] = 0
+    flat = np.where(np.isfinite(depth), np.float32(2), np.nan)
+    dark = np.mean([np.isnan(lose_faint(flat, light, rng(s), 0.3)[8:, :48]).mean() for s in range(30)])
+    assert dark > 0.4  # the dark half loses more than its share
+    far = np.mean([np.isnan(lose_faint(depth, light * 0 + 99, rng(s), 0.3)[8:, 48:]).mean() for s in range(30)])
+    assert far > 0.4  # and so does the far one
+    assert np.isnan(lose_faint(np.full((4, 4), np.nan, np.float32), light[:4, :4], rng(), 0.5)).all()
+    _, lr = degrade(textured((96, 96)), np.full((96, 96), 2, np.float32), 4, rng(), Degradation(faint=0.5))
+    assert np.isfinite(lr).mean() == pytest.approx(0.5, abs=0.02)
+
+
 def test_colour_degradations():
     color = textured()
     noisy = degrade_color(color, rng(), Degradation(color_noise=5)).astype(float) - color
@@ -193,8 +219,11 @@ def test_random_settings_are_within_range_and_each_can_be_off():
         assert min(values) == 0, name
         assert 0.5 * getattr(SEVERITIES["severe"], name) < max(values) <= getattr(SEVERITIES["severe"], name), name
     strays = [settings.strays for settings in drawn]
-    assert 0.2 < np.mean(np.array(strays) > 0) < 0.5
-    assert 3 < max(strays) <= 6
+    assert 0.1 < np.mean(np.array(strays) > 0) < 0.4
+    assert 2 < max(strays) <= 3
+    faint = [settings.faint for settings in drawn]
+    assert 0.25 < np.mean(np.array(faint) > 0) < 0.55
+    assert 0.6 < max(faint) <= 0.8
     assert {settings.reduction for settings in drawn} == {"area", "bicubic", "nearest"}
     assert {settings.view for settings in drawn} == {"full", "round", "hexagon"}
     color, depth = step_scene()

@@ -280,3 +280,19 @@ def test_soft_edges_are_a_few_pixels_wide_and_the_lr_is_of_them():
     assert (shares[1.0] > 0.3).all()
     assert (shares[1.0] < 0.99).all()
     assert np.ptp(shares[1.0]) > 0.2  # from nearly sharp to wide
+
+
+def test_nothing_is_asked_far_inside_a_sensors_holes(monkeypatch):
+    """The target is NaN exactly where no measurement that counts lies within 32 pixels."""
+
+    def half_seen(color, depth, scale, rng, settings):
+        lr = np.array(reduce_depth(depth, scale))
+        lr[:, 16:] = np.nan  # columns 64 to 127
+        return color, lr
+
+    monkeypatch.setattr("d2a2_core.data.sampling.degrade", half_seen)
+    hr = TrainingBatches(ShapeScenes(0), (4,), 128, 2, 0, sensor=1.0)[0]["hr"].numpy()
+    assert np.isfinite(hr[..., :96]).all()
+    assert np.isnan(hr[..., 96:]).all()
+    clean = TrainingBatches(ShapeScenes(0), (4,), 128, 2, 0)[0]["hr"]
+    assert torch.isfinite(clean).all()
