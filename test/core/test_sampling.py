@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.ndimage import distance_transform_edt
 
 from d2a2_core.data.reduction import reduce_depth, resize
 from d2a2_core.data.sampling import (
@@ -283,7 +284,7 @@ def test_soft_edges_are_a_few_pixels_wide_and_the_lr_is_of_them():
 
 
 def test_nothing_is_asked_far_inside_a_sensors_holes(monkeypatch):
-    """The target is NaN exactly where no measurement that counts lies within 32 pixels."""
+    """The target is NaN exactly where no measurement that counts (that is not doubtful) lies within 32 pixels."""
 
     def half_seen(color, depth, scale, rng, settings):
         lr = np.array(reduce_depth(depth, scale))
@@ -291,8 +292,10 @@ def test_nothing_is_asked_far_inside_a_sensors_holes(monkeypatch):
         return color, lr
 
     monkeypatch.setattr("d2a2_core.data.sampling.degrade", half_seen)
-    hr = TrainingBatches(ShapeScenes(0), (4,), 128, 2, 0, sensor=1.0)[0]["hr"].numpy()
-    assert np.isfinite(hr[..., :96]).all()
-    assert np.isnan(hr[..., 96:]).all()
+    batch = TrainingBatches(ShapeScenes(0), (4,), 128, 2, 0, sensor=1.0)[0]
+    assert (batch["trust"][..., 16:] == 0).all()
+    for hr, trust in zip(batch["hr"][:, 0].numpy(), batch["trust"][:, 0].numpy(), strict=True):
+        counts = np.kron(trust == 1, np.ones((4, 4))) > 0
+        np.testing.assert_array_equal(np.isfinite(hr), distance_transform_edt(~counts) <= 32)
     clean = TrainingBatches(ShapeScenes(0), (4,), 128, 2, 0)[0]["hr"]
     assert torch.isfinite(clean).all()
