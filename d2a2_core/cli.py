@@ -226,7 +226,8 @@ def _add_evaluate(commands) -> None:
     from d2a2_core.data.benchmarks import SPECS
 
     p = commands.add_parser("evaluate", help="measure a method or weights on a benchmark set")
-    p.add_argument("--dataset", required=True, choices=sorted(SPECS))
+    p.add_argument("--dataset", required=True, choices=(*sorted(SPECS), "recording"),
+                   help="a benchmark set, or a recording of your own camera, scored at its own measurements")  # fmt: skip
     p.add_argument("--root", type=Path, required=True, help="folder that holds the set's folder, or that folder")
     p.add_argument("--split", default="test")
     p.add_argument("--scale", type=int, required=True, choices=(4, 8, 16))
@@ -234,6 +235,9 @@ def _add_evaluate(commands) -> None:
     what.add_argument("--method", help="nearest, bilinear, bicubic, guided, joint_bilateral, jbu, fgs, or FILE.onnx")
     what.add_argument("--weights", help="shipped name, .safetensors file, or an authors' .pth checkpoint")
     p.add_argument("--range", default="oracle", choices=("oracle", "deploy"), help="what normalises the LR")
+    p.add_argument("--every", type=int, default=1,
+                   help="recording: every n-th pixel of its depth, where the driver has enlarged it")  # fmt: skip
+    p.add_argument("--frames", type=int, default=0, help="recording: at most this many of its frames, evenly spread")
     p.add_argument("--degrade", choices=("mild", "medium", "severe"), help="LR and colour as a depth camera gives them")
     p.add_argument("--degrade-seed", type=int, default=0, help="with --degrade; the same seed gives the same images")
     p.add_argument("--device", default="auto")
@@ -250,7 +254,14 @@ def _evaluate(o: argparse.Namespace) -> None:
     from d2a2_core.upsampler import resolve_device
     from d2a2_core.weights import load_any
 
-    samples = open_dataset(o.dataset, o.root, o.split)
+    if o.dataset == "recording":
+        from d2a2_core.evaluation.recorded import RecordedPairs
+
+        if o.degrade:
+            raise ValueError("--degrade is for benchmark sets; a recording is as its camera gave it")
+        samples = RecordedPairs(o.root, o.scale, o.every, o.frames)
+    else:
+        samples = open_dataset(o.dataset, o.root, o.split)
     print(samples.describe())
     if o.degrade:
         from d2a2_core.evaluation.degraded import degraded_pairs

@@ -87,7 +87,7 @@ def make_case(sample: Sample, scale: int, range_mode: str = "oracle") -> Case:
         trust = _trust(lr, sample.unit)
     else:
         lr = resize(_without_holes(sample.lr, sample.name, sample.guide), size)
-        trust = resize(_trust(sample.lr, sample.unit), size, "nearest")
+        trust = np.array(resize(_trust(sample.lr, sample.unit), size, "nearest"))  # Pillow's is read-only
     known = truth[np.isfinite(truth)] if range_mode == "oracle" else lr
     if not known.size:
         raise ValueError(f"{sample.name}: no valid ground truth")

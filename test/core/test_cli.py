@@ -105,6 +105,26 @@ def test_ablations_are_different_networks(table, rows):
     [
         (["upsample", "nowhere", "--out", "x"], "no recording folder"),
         (["evaluate", "--dataset", "lu", "--root", "nowhere", "--scale", "4", "--method", "bicubic"], "no such folder"),
+        (
+            ["evaluate", "--dataset", "recording", "--root", "nowhere", "--scale", "4", "--method", "bicubic"],
+            "no recording",
+        ),
+        (
+            [
+                "evaluate",
+                "--dataset",
+                "recording",
+                "--root",
+                "x",
+                "--scale",
+                "4",
+                "--method",
+                "jbu",
+                "--degrade",
+                "mild",
+            ],
+            "as its camera gave it",
+        ),
         (["weights", "info", "nothing"], "no weights 'nothing'"),
         (["train", "--out", "x", "--lr", "fast"], "lr"),
         (["train", "--out", "x", "--preset", "paper"], "root"),
