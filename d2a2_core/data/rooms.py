@@ -1,4 +1,4 @@
-"""Random furnished rooms: shell, CC0 furniture standing on the floor and on tables, thin things, procedural textures, lights.
+"""Random furnished rooms: shell, furniture standing on the floor and on tables, thin things, procedural textures, lights.
 
 Convention: metres, z up, the floor centred on the origin at z = 0. All randomness comes from the generator handed in, so a seed
 and a set of models give one room.
