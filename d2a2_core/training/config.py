@@ -45,6 +45,9 @@ class TrainConfig:
         0.0  # of the squared error added to the L1 loss; pulls at edges, where L1 alone is content early on
     )
     relative_loss: bool = False  # divide each sample's loss by bicubic's: else x16 and the hopeless outweigh the rest
+    measured_share: float = (
+        0.0  # of a relative loss that is of measured pixels alone: else errors in holes outweigh theirs
+    )
     clip: float = 0.0  # largest gradient norm (0 = off)
     ema: float = 0.0  # decay of the averaged weights that are validated and shipped (0 = off)
     precision: str = "float32"  # float32 | bf16 | fp16 (autocast; fp16 on a GPU only)
@@ -141,9 +144,13 @@ def _check(config: TrainConfig) -> None:
     fitting = model.get("scales", SCALES) if model.get("model") == "d2a2-lite" else [model.get("scale", 4)]
     if not config.scales or not set(config.scales) <= set(fitting):
         raise ValueError(f"setting 'scales' {list(config.scales)} do not fit the model {model}")
-    for name in ("ema", "rooms_share", "range_jitter", "misalign", "soft", "sensor", "disparity"):
+    for name in ("ema", "rooms_share", "range_jitter", "misalign", "soft", "sensor", "disparity", "measured_share"):
         if not 0 <= getattr(config, name) <= 1:
             raise ValueError(f"setting {name!r} must be in [0, 1], got {getattr(config, name)}")
+    if config.measured_share and not config.relative_loss:
+        raise ValueError(
+            f"setting 'measured_share' {config.measured_share} is a share of relative_loss; set that to true"
+        )
     if config.sensor and config.model.get("back_projections"):
         # Measured: 1,300 steps with it took the RMSE on the sample recording from 69 to 83 mm.
         raise ValueError(

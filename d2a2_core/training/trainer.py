@@ -29,7 +29,7 @@ from d2a2_core.network import build_model, takes_trust
 from d2a2_core.network.variants import with_trust
 from d2a2_core.training.config import TrainConfig, make_config, save_config
 from d2a2_core.training.curve import Curve
-from d2a2_core.training.losses import reconstruction_loss, relative_loss
+from d2a2_core.training.losses import measured_loss, reconstruction_loss, relative_loss
 from d2a2_core.training.provenance import provenance
 from d2a2_core.training.sources import training_source, validation_source
 from d2a2_core.training.validation import validate
@@ -166,7 +166,10 @@ class Trainer:
         if not self.config.relative_loss:
             return reconstruction_loss(prediction, batch["hr"], weight)
         plain = F.interpolate(batch["lr"], size=batch["hr"].shape[-2:], mode="bicubic", align_corners=False)
-        return relative_loss(prediction, plain, batch["hr"], weight)
+        loss = relative_loss(prediction, plain, batch["hr"], weight)
+        if share := self.config.measured_share:
+            loss = (1 - share) * loss + share * measured_loss(prediction, plain, batch["hr"], batch["trust"], weight)
+        return loss
 
     @torch.no_grad()
     def _average(self) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from d2a2_core.training.losses import reconstruction_loss, relative_loss
+from d2a2_core.training.losses import measured_loss, reconstruction_loss, relative_loss
 
 
 def test_reconstruction_loss_known_answer():
@@ -30,3 +30,19 @@ def test_relative_loss_counts_every_sample_alike():
 def test_a_bare_wall_does_not_outweigh_all():
     flat = torch.zeros(1, 1, 4, 4)
     assert float(relative_loss(flat + 0.001, flat, flat, floor=0.01)) == pytest.approx(0.1)
+
+
+def test_measured_loss_looks_at_undoubted_measurements_alone():
+    target, plain = torch.zeros(2, 1, 8, 8), torch.full((2, 1, 8, 8), 0.1)
+    trust = torch.ones(2, 1, 2, 2)
+    trust[0, 0, 0, 0], trust[0, 0, 1, 1] = 0.0, 0.5
+    prediction = 0.5 * plain
+    prediction[0, 0, :4, :4] = 9.0  # in the hole
+    prediction[0, 0, 4:, 4:] = 9.0  # and in the doubtful cell
+    assert float(measured_loss(prediction, plain, target, trust)) == pytest.approx(0.5)
+    prediction[0, 0, 0, 4] = 0.1 + 0.05
+    assert float(measured_loss(prediction, plain, target, trust)) > 0.5
+    nothing = measured_loss(prediction.requires_grad_(True), plain, target, torch.zeros_like(trust))
+    assert float(nothing.detach()) == 0
+    nothing.backward()
+    assert (prediction.grad == 0).all()

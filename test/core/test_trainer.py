@@ -270,6 +270,7 @@ def test_loss_and_rmse_leave_pixels_without_truth_out():
         ({"scales": [0]}, "scales"),
         ({"model": {"model": "d2a2", "scale": 8}, "scales": [4]}, "scales"),
         ({"model": {"model": "d2a2-lite", "back_projections": 1}, "sensor": 0.5}, "back_projections"),
+        ({"measured_share": 0.5, "relative_loss": False}, "share of relative_loss"),
     ],
 )
 def test_wrong_settings_are_named(change, named):
