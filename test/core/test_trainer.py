@@ -112,6 +112,17 @@ def test_loss_falls_on_generated_data(tmp_path):
     assert np.mean(losses[-4:]) < 0.7 * losses[0]
 
 
+def test_measured_share_is_a_share_of_the_loss(tmp_path):
+    losses = []
+    for share in (0.0, 0.5, 1.0):
+        folder = tmp_path / str(share)
+        train(tiny(steps=1, log_every=1, sensor=1.0, relative_loss=True, measured_share=share), folder, quiet=True)
+        losses.append(float(curve(folder)[0]["loss"]))
+    everywhere, half, measured = losses
+    assert half == pytest.approx((everywhere + measured) / 2, rel=1e-4)
+    assert abs(everywhere - measured) > 1e-3
+
+
 def test_a_run_leaves_what_is_needed_to_repeat_it(tmp_path):
     config = tiny(steps=6)
     best = train(config, tmp_path, quiet=True)
