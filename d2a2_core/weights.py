@@ -194,15 +194,26 @@ def mix_weights(parts: Sequence[tuple[str | Path, float]]) -> nn.Module:
 
 
 def save_mixed(target: str | Path, parts: Sequence[tuple[str | Path, float]]) -> None:
-    """Writes what :func:`mix_weights` makes; each part's name, factor and card are on the new file's card.
+    """Writes what :func:`mix_weights` makes; each part's name, factor and card are on the new file's card, and all their credits.
 
     Raises:
         WeightsError: as :func:`mix_weights`; or ``target`` exists.
     """
     if Path(target).exists():
         raise WeightsError(f"{target} exists; name a new file, or remove it first")
-    card = [{"file": str(path), "factor": f, "card": read_info(resolve_weights(path)).card} for path, f in parts]
-    save_weights(target, mix_weights(parts), {"mixed": card})
+    mixed = [{"file": str(path), "factor": f, "card": read_info(resolve_weights(path)).card} for path, f in parts]
+    credits = _all_credits([part["card"] for part in mixed])
+    save_weights(target, mix_weights(parts), ({"credits": credits} if credits else {}) | {"mixed": mixed})
+
+
+def _all_credits(cards: Sequence[dict[str, Any]]) -> dict[str, dict[str, list[str]]]:
+    """Licence -> author -> models, of all cards' ``credits``."""
+    joined: dict[str, dict[str, set[str]]] = {}
+    for card in cards:
+        for licence, by in card.get("credits", {}).items():
+            for author, models in by.items():
+                joined.setdefault(licence, {}).setdefault(author, set()).update(models)
+    return {licence: {author: sorted(models) for author, models in by.items()} for licence, by in joined.items()}
 
 
 def checksums() -> dict[str, str]:

@@ -168,6 +168,22 @@ def test_mixed_weights_are_the_sum_of_their_tensors(tmp_path):
     )
 
 
+def test_mixed_weights_keep_the_credits_of_all_parts(tmp_path):
+    model, parts = D2A2Lite(scales=(4,), channels=8, blocks=1), []
+    for name, credits in (
+        ("a", {"CC-BY-3.0": {"Ada": ["chair"], "Bo": ["lamp"]}}),
+        ("b", {"CC-BY-3.0": {"Ada": ["bed", "chair"]}, "CC-BY-4.0": {"Cy": ["cup"]}}),
+        ("c", {}),
+    ):
+        weights.save_weights(tmp_path / name, model, {"credits": credits} if credits else {})
+        parts.append((tmp_path / name, 1 / 3))
+    weights.save_mixed(tmp_path / "m", parts)
+    assert weights.read_info(tmp_path / "m").card["credits"] == {
+        "CC-BY-3.0": {"Ada": ["bed", "chair"], "Bo": ["lamp"]},
+        "CC-BY-4.0": {"Cy": ["cup"]},
+    }
+
+
 def test_what_cannot_be_mixed(tmp_path, saved, capsys):
     small = tmp_path / "small.safetensors"
     weights.save_weights(small, D2A2Lite(scales=(4,), channels=8, blocks=1), {})
