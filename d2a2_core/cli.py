@@ -261,6 +261,8 @@ def _evaluate(o: argparse.Namespace) -> None:
             raise ValueError("--degrade is for benchmark sets; a recording is as its camera gave it")
         samples = RecordedPairs(o.root, o.scale, o.every, o.frames)
     else:
+        if o.every != 1 or o.frames:
+            raise ValueError(f"--every and --frames are for --dataset recording, not for {o.dataset}")
         samples = open_dataset(o.dataset, o.root, o.split)
     print(samples.describe())
     if o.degrade:

@@ -46,7 +46,7 @@ import torch
 from PIL import Image, ImageFilter
 from scipy import ndimage
 
-from d2a2_core.data.sensors import OFF, simulate_tof
+from d2a2_core.data.sensors import OFF, linear_luma, simulate_tof
 from d2a2_core.depth import regrid
 
 Rng = np.random.Generator
@@ -269,12 +269,11 @@ def lose_faint(depth: np.ndarray, color: np.ndarray, rng: Rng, share: float) -> 
     valid = np.isfinite(depth)
     if share <= 0 or not valid.any():
         return depth
-    luma = (color.astype(np.float32) / 255) ** 2.2 @ np.array([0.2126, 0.7152, 0.0722], np.float32)
     patches = ndimage.gaussian_filter(
         rng.standard_normal(depth.shape), np.exp(rng.uniform(*np.log(_PATCHES))), mode="reflect"
     )
     noise = rng.standard_normal(depth.shape)
-    causes = (np.log(luma + 0.05), -np.log(np.where(valid, depth, 1.0)), patches, noise)
+    causes = (np.log(linear_luma(color) + 0.05), -np.log(np.where(valid, depth, 1.0)), patches, noise)
     most = (1.0, 1.0, 1.5, 0.5)
     light = np.zeros(depth.shape)
     for cause, weight in zip(causes, most, strict=True):

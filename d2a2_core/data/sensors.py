@@ -112,11 +112,7 @@ def simulate_tof(
         raise ValueError(f"expected rgb of shape {(*depth_hr.shape, 3)}, got {rgb.shape}")
     if grazing_holes > 0 and focal_px is None:
         raise ValueError("grazing_holes needs focal_px, the focal length in pixels of depth_hr")
-    luma = (
-        None
-        if rgb is None
-        else (rgb.astype(np.float32) / 255.0) ** 2.2 @ np.array([0.2126, 0.7152, 0.0722], np.float32)
-    )
+    luma = None if rgb is None else linear_luma(rgb)
 
     rows, columns = _sample_places(depth_hr.shape, size, cell, lateral_jitter, rng)
     depth = _cell_mean(depth_hr[rows, columns], min_valid)
@@ -147,6 +143,11 @@ def simulate_tof(
         lost |= ~_hexagon(size)
     depth[lost | ~(depth > 0)] = np.nan
     return depth.astype(np.float32)
+
+
+def linear_luma(rgb: np.ndarray) -> np.ndarray:
+    """uint8 RGB (h, w, 3) -> the light it stands for, (h, w) float32 in [0, 1]; sRGB taken as a power of 2.2."""
+    return (rgb.astype(np.float32) / 255.0) ** 2.2 @ np.array([0.2126, 0.7152, 0.0722], np.float32)
 
 
 def random_tof_settings(rng: np.random.Generator) -> dict[str, Any]:

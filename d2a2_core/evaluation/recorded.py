@@ -60,9 +60,9 @@ class RecordedPairs(Sequence):
     def __getitem__(self, index: int) -> Sample:
         frame = self.recording[self.indices[index]]
         camera = self.recording.camera("color")
-        if frame.truth is not None:
-            return _sample(frame, frame.color, frame.truth, frame.depth, camera)
         depth = frame.depth[:: self.every, :: self.every]
+        if frame.truth is not None:
+            return _sample(frame, frame.color, frame.truth, depth, camera)
         height, width = (length // self.scale * self.scale for length in depth.shape)
         if not height or not width:
             raise ValueError(f"frame {frame.name}: depth of {depth.shape} is smaller than the scale {self.scale}")

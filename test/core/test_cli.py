@@ -125,6 +125,10 @@ def test_ablations_are_different_networks(table, rows):
             ],
             "as its camera gave it",
         ),
+        (
+            ["evaluate", "--dataset", "lu", "--root", "x", "--scale", "4", "--method", "jbu", "--frames", "2"],
+            "are for --dataset recording",
+        ),
         (["weights", "info", "nothing"], "no weights 'nothing'"),
         (["train", "--out", "x", "--lr", "fast"], "lr"),
         (["train", "--out", "x", "--preset", "paper"], "root"),
