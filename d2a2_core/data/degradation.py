@@ -13,6 +13,8 @@ off. Three presets, :data:`SEVERITIES`, of which the middle one is an indoor ToF
 | disparity_noise | sigma, pixels | 0.02 | 0.06 | 0.12 |
 | disparity_step | pixels | 0 | 1/16 | 1/8 |
 | edge_holes | probability | 0.1 | 0.3 | 0.6 |
+| edge_band | LR pixels lost on each side of a depth edge | 0 | 0 | 0 |
+| shadow | HR pixels times metres | 0 | 0 | 0 |
 | blob_holes, blob_radius | per 64 x 64 LR pixels; LR pixels | 0.5, 1.5 | 1.5, 2 | 4, 3 |
 | dark_holes, shiny_holes | probability | 0.2, 0 | 0.5, 0.3 | 0.9, 0.6 |
 | strays | per 64 x 64 LR pixels | 0 | 0 | 0 |
@@ -29,9 +31,10 @@ structured-light camera matches to a fraction of a pixel, d = f b / z, so noise 
 (Khoshelham and Elberink, "Accuracy and Resolution of Kinect Depth Data for Indoor Mapping Applications", Sensors 2012; steps of
 1/8 pixel).
 No preset has strays, groups of one to ten pixels that report a depth which is not there (reflections, wrong matches), nor loss of
-faint pixels, so that figures of the presets stay what they are; :func:`random_settings` has them now and then. Both belong
-together: with strays alone a network learns that whatever stands alone in a hole is wrong, while most of what a real camera
-reports there is right.
+faint pixels, in bands along edges or in shadows, so that figures of the presets stay what they are; :func:`random_settings` has
+them now and then. Strays and faint pixels belong together: with strays alone a network learns that whatever stands alone in a
+hole is wrong, while most of what a real camera reports there is right. So do mixed pixels and bands: cameras that take their own
+mixed pixels out leave a hole some pixels wide along every edge, beside which measurements are as good as anywhere.
 The numbers are ours and no calibration of a product. No preset has a masked view: what lies beyond it nobody can know, and its
 error would drown the others'; :func:`random_settings` has one now and then.
 """
@@ -46,7 +49,7 @@ import torch
 from PIL import Image, ImageFilter
 from scipy import ndimage
 
-from d2a2_core.data.sensors import OFF, linear_luma, simulate_tof
+from d2a2_core.data.sensors import OFF, depth_step, linear_luma, simulate_tof
 from d2a2_core.depth import regrid
 
 Rng = np.random.Generator
@@ -56,6 +59,9 @@ _FOCAL_BASELINE = 43.5  # pixels times metres: 580 pixels and 7.5 cm, the first 
 _MOST_STRAYS = 3.0  # of the random settings
 _MOST_FAINT = 0.8  # likewise
 _PATCHES = (1.5, 12.0)  # LR pixels over which the light of a surface changes
+_EDGE_ABS, _EDGE_REL = 0.03, 0.02  # metres, share of the depth: a second difference beyond the larger is a depth edge
+_BANDS = (0.3, 2.0)  # LR pixels, of the random settings
+_SHADOWS = (3.0, 30.0)  # HR pixels times metres, likewise; 600 pixels and 5 cm make 30
 _RATIOS = (3.0, 17.0)  # HR / LR of the random settings
 
 
@@ -72,6 +78,8 @@ class Degradation:
     disparity_noise: float = 0.0
     disparity_step: float = 0.0
     edge_holes: float = 0.0
+    edge_band: float = 0.0
+    shadow: float = 0.0
     blob_holes: float = 0.0
     blob_radius: float = 2.0
     dark_holes: float = 0.0
@@ -101,6 +109,8 @@ class Degradation:
             "disparity_noise",
             "disparity_step",
             "strays",
+            "edge_band",
+            "shadow",
             "shift_px",
             "rotation_deg",
             "color_noise",
@@ -161,6 +171,8 @@ def random_settings(rng: Rng) -> Degradation:
         light=float(rng.uniform(worst.light, 1)) if rng.random() < 0.3 else 1.0,
         strays=upto(_MOST_STRAYS, 0.25),
         faint=upto(_MOST_FAINT, 0.4),
+        edge_band=float(rng.uniform(*_BANDS)) if rng.random() < 0.35 else 0.0,
+        shadow=float(rng.uniform(*_SHADOWS)) if rng.random() < 0.3 else 0.0,
     )
 
 
@@ -281,12 +293,46 @@ def lose_faint(depth: np.ndarray, color: np.ndarray, rng: Rng, share: float) -> 
     return np.where(light < np.quantile(light[valid], share), np.float32(np.nan), depth)
 
 
+def lose_edge_bands(depth: np.ndarray, width: float) -> np.ndarray:
+    """Depth (H, W) metres with NaN up to ``width`` pixels on each side of its edges, where a camera's own filter leaves nothing.
+
+    Slanted surfaces have no edges, whatever the angle; borders of NaN have none either.
+    """
+    edges = depth_step(depth) > np.maximum(_EDGE_ABS, _EDGE_REL * np.nan_to_num(depth))
+    if width <= 0 or not edges.any():
+        return depth
+    # The pixels on both sides of an edge stand out; the edge itself lies half a pixel from them.
+    return np.where(ndimage.distance_transform_edt(~edges) + 0.5 <= width, np.float32(np.nan), depth)
+
+
+def lose_shadows(depth: np.ndarray, strength: float) -> np.ndarray:
+    """Depth (H, W) metres with NaN where another eye, to the left of this one, sees something nearer.
+
+    That eye is the projector or the second camera of a stereo camera, or the depth camera itself where its depth was
+    registered to this view. A point at depth z of column x is at x + strength / z in its image, so what lies behind an earlier
+    column's point is hidden: beside a thing at z, ``strength (1 / z - 1 / z')`` columns of what is at z' behind it.
+
+    Args:
+        depth: NaN hides nothing.
+        strength: focal length times baseline, pixels times metres.
+    """
+    valid = np.isfinite(depth)
+    there = np.arange(depth.shape[1]) + strength / np.where(valid, depth, np.inf)
+    return np.where(valid & (there < np.maximum.accumulate(there, axis=1) - 1e-6), np.float32(np.nan), depth)
+
+
 def _measure(
     depth: np.ndarray, color: np.ndarray, size: tuple[int, int], settings: Degradation, rng: Rng
 ) -> np.ndarray:
     # The camera brings its own light: what is dark in a dim room need not be a dark surface.
     brightest = max(float(np.percentile(color, 95)), 16.0)
     lit = np.clip(color * (200 / brightest), 0, 255).astype(np.uint8) if brightest < 200 else color
+    if settings.shadow > 0:
+        turns = int(
+            rng.choice(4, p=(0.4, 0.1, 0.4, 0.1))
+        )  # the other eye is mostly beside this one, seldom above or below
+        depth = np.rot90(lose_shadows(np.rot90(depth, turns), settings.shadow), -turns)
+    depth = lose_edge_bands(depth, settings.edge_band * depth.shape[0] / size[0])
     lr = simulate_tof(
         depth,
         size,

@@ -118,7 +118,7 @@ def simulate_tof(
     depth = _cell_mean(depth_hr[rows, columns], min_valid)
     if reduction != "area" and np.isfinite(depth_hr).all():
         depth = resize(depth_hr, size, reduction).astype(np.float64)
-    step = _step(depth)
+    step = depth_step(depth)
     if flying_pixels > 0:
         mixed = _phase_mixture(depth_hr, luma, size, cell)
         depth = np.where(step > edge_step_m, depth + flying_pixels * (mixed - depth), depth)
@@ -148,6 +148,26 @@ def simulate_tof(
 def linear_luma(rgb: np.ndarray) -> np.ndarray:
     """uint8 RGB (h, w, 3) -> the light it stands for, (h, w) float32 in [0, 1]; sRGB taken as a power of 2.2."""
     return (rgb.astype(np.float32) / 255.0) ** 2.2 @ np.array([0.2126, 0.7152, 0.0722], np.float32)
+
+
+def depth_step(depth: np.ndarray) -> np.ndarray:
+    """(h, w) metres: largest second difference of depth across each pixel, along rows, columns and diagonals.
+
+    A slanted plane has almost none, an occlusion edge has its whole height. Differences with an invalid pixel count as 0.
+    """
+    padded = (
+        np.pad(depth, 1, mode="reflect", reflect_type="odd") if min(depth.shape) > 1 else np.pad(depth, 1, mode="edge")
+    )
+    h, w = depth.shape
+    steps = [
+        np.abs(
+            padded[1 + dy : 1 + dy + h, 1 + dx : 1 + dx + w]
+            - 2 * depth
+            + padded[1 - dy : 1 - dy + h, 1 - dx : 1 - dx + w]
+        )
+        for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1))
+    ]
+    return np.nan_to_num(steps).max(0)
 
 
 def random_tof_settings(rng: np.random.Generator) -> dict[str, Any]:
@@ -189,26 +209,6 @@ def _cell_mean(values: np.ndarray, min_valid: float) -> np.ndarray:
     count = valid.sum(-1)
     total = np.where(valid, values, 0.0).sum(-1)
     return np.where((count > 0) & (count >= min_valid * values.shape[-1]), total / np.maximum(count, 1), np.nan)
-
-
-def _step(depth: np.ndarray) -> np.ndarray:
-    """Largest second difference of depth across each pixel, along rows, columns and diagonals.
-
-    A slanted plane has almost none, an occlusion edge has its whole height. Differences with an invalid pixel count as 0.
-    """
-    padded = (
-        np.pad(depth, 1, mode="reflect", reflect_type="odd") if min(depth.shape) > 1 else np.pad(depth, 1, mode="edge")
-    )
-    h, w = depth.shape
-    steps = [
-        np.abs(
-            padded[1 + dy : 1 + dy + h, 1 + dx : 1 + dx + w]
-            - 2 * depth
-            + padded[1 - dy : 1 - dy + h, 1 - dx : 1 - dx + w]
-        )
-        for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1))
-    ]
-    return np.nan_to_num(steps).max(0)
 
 
 def _patchy(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:

@@ -13,7 +13,9 @@ from d2a2_core.data.degradation import (
     degrade,
     degrade_color,
     disparity_noise,
+    lose_edge_bands,
     lose_faint,
+    lose_shadows,
     preset,
     random_settings,
     stray_groups,
@@ -166,6 +168,50 @@ def test_faint_measurements_are_lost_in_regions_in_which_true_ones_stay():
     assert np.isfinite(lr).mean() == pytest.approx(0.5, abs=0.02)
 
 
+def slanted(size=(96, 128)):
+    """A floor from 1 m at the bottom to 4 m at the top, as disparity: linear in the image."""
+    return np.broadcast_to((1 / np.linspace(0.25, 1, size[0], dtype=np.float32))[:, None], size)
+
+
+def test_a_camera_that_filters_leaves_a_band_without_measurements_along_edges_and_true_ones_beside_it():
+    color, depth = step_scene((96, 120))
+    for width in (1, 2.4, 6):
+        lost = np.isnan(lose_edge_bands(depth, width))
+        assert np.flatnonzero(lost[0]).tolist() == list(range(60 - int(width), 60 + int(width)))
+        assert (lost == lost[0]).all()
+    for nothing in (lose_edge_bands(depth, 0.0), lose_edge_bands(np.full_like(depth, np.nan), 3.0)):
+        assert nothing.shape == depth.shape
+    np.testing.assert_array_equal(lose_edge_bands(slanted(), 3.0), slanted())  # no edge, however grazing
+    mixed = degrade(color, depth, 8, rng(), Degradation(flying_pixels=0.9))[1]  # 60 is the middle of a cell
+    assert ((mixed > 1.01) & (mixed < 1.99)).any()
+    for band in (0.5, 1.0, 2.0):
+        lr = degrade(color, depth, 8, rng(), Degradation(flying_pixels=0.9, edge_band=band))[1]
+        assert np.isnan(lr[6]).sum() == pytest.approx(2 * band, abs=1)
+        assert set(lr[np.isfinite(lr)]) == {1.0, 2.0}
+
+
+def test_what_another_eye_cannot_see_is_lost_on_one_side_of_near_things():
+    depth = np.full((40, 100), 3, np.float32)
+    depth[10:30, 30:60] = 1
+    lost = np.isnan(lose_shadows(depth, 12.0))
+    shadow = np.zeros_like(lost)
+    shadow[10:30, 60:67] = True  # 12 (1 / 1 - 1 / 3) = 8 columns on from its last one, the 8th just in sight
+    np.testing.assert_array_equal(lost, shadow)
+    np.testing.assert_array_equal(lose_shadows(slanted(), 30.0), slanted())
+    np.testing.assert_array_equal(lose_shadows(slanted().T, 30.0), slanted().T)  # floors and walls hide nothing
+    assert np.isnan(lose_shadows(np.full((4, 4), np.nan, np.float32), 9.0)).all()
+    sides = set()
+    for seed in range(20):
+        lr = degrade(textured(depth.shape), depth, 4, rng(seed), Degradation(shadow=12.0))[1]
+        rows, columns = np.nonzero(np.isnan(lr))
+        assert len(rows)
+        assert set(lr[np.isfinite(lr)]) <= {1.0, 3.0} | set(
+            lr[[2, 7]].ravel()
+        )  # what stays is what it was, mixed or not
+        sides.add(("left", "right")[int(columns.mean() > 11)] if np.ptp(rows) < 6 else "above or below")
+    assert {"left", "right"} <= sides
+
+
 def test_colour_degradations():
     color = textured()
     noisy = degrade_color(color, rng(), Degradation(color_noise=5)).astype(float) - color
@@ -224,6 +270,10 @@ def test_random_settings_are_within_range_and_each_can_be_off():
     faint = [settings.faint for settings in drawn]
     assert 0.25 < np.mean(np.array(faint) > 0) < 0.55
     assert 0.6 < max(faint) <= 0.8
+    for name, share, largest in (("edge_band", 0.35, 2), ("shadow", 0.3, 30)):
+        values = np.array([getattr(settings, name) for settings in drawn])
+        assert abs((values > 0).mean() - share) < 0.15, name
+        assert 0.8 * largest < values.max() <= largest, name
     assert {settings.reduction for settings in drawn} == {"area", "bicubic", "nearest"}
     assert {settings.view for settings in drawn} == {"full", "round", "hexagon"}
     color, depth = step_scene()
