@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import shlex
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -78,7 +80,7 @@ def generate(settings: Settings, folder: str | Path, workers: int = 1, quiet: bo
                     made += 1
                     progress.update()
             return made
-        with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        with multiprocessing.get_context("spawn").Pool(workers, _end_with_parent) as pool:
             for number in pool.imap_unordered(_work, jobs):
                 made += number
                 progress.update(number)
@@ -92,6 +94,17 @@ def missing(settings: Settings, folder: Path, block: int) -> list[int]:
 
 
 # -- making ------------------------------------------------------------------------------------------------------------
+
+
+def _end_with_parent() -> None:
+    """Has this worker end when the process that started it is gone: a killed one cannot tell it, and the next would meet it."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)  # at once: scenes are written under another name first
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _work(job: tuple[Settings, str, int]) -> int:

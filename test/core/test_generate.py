@@ -81,6 +81,36 @@ def test_after_a_kill_no_half_scene_counts_and_the_rest_is_made(tmp_path):
     assert content(killed) == content(tmp_path / "whole")
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's /proc to see the workers")
+def test_workers_end_with_the_process_that_started_them(tmp_path):
+    """Else they would go on writing, beside those of the same command when it is started again."""
+    settings = Settings("shapes", 2 * BLOCK, (640, 480), seed=8)
+    script = tmp_path / "script.py"  # spawned workers import it
+    script.write_text(
+        "from d2a2_core.data.generate import Settings, generate\n"
+        f"if __name__ == '__main__':\n    generate({settings!r}, {str(tmp_path / 'killed')!r}, workers=2)\n"
+    )
+    process = subprocess.Popen([sys.executable, str(script)])
+    while not any((tmp_path / "killed").glob("*.color.png")) and process.poll() is None:
+        time.sleep(0.01)
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(workers) >= 2
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    until = time.monotonic() + 30
+    while any(_alive(pid) for pid in workers) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(_alive(pid) for pid in workers)
+    assert len(list((tmp_path / "killed").glob("*.color.png"))) < 2 * BLOCK  # each had a block to make
+
+
+def _alive(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 @pytest.mark.parametrize("at", range(4))
 def test_a_death_in_the_middle_of_writing_leaves_a_scene_that_does_not_count(tmp_path, monkeypatch, at):
     """The process dies at each of the four steps of writing a scene: both files, both renames."""
