@@ -29,14 +29,14 @@ class RecordedPairs(Sequence):
         folder: of the recording. Its depth must be registered: in the colour camera's view.
         scale: by which the recorded depth is reduced.
         every: take every n-th pixel of the recorded depth first, where the driver has enlarged it.
-        frames: at most this many, evenly spread; 0 takes all.
+        frames: at most this many, evenly spread; 0 takes all. Those without enough depth to reduce are left out.
 
     Attributes:
         name: "recording".
         expected: None, as no complete set is known.
 
     Raises:
-        RecordingError: no recording, or its depth is in another view.
+        RecordingError: no recording, its depth is in another view, or no frame has depth.
         ValueError: ``every`` below 1 or ``frames`` below 0.
     """
 
@@ -52,13 +52,22 @@ class RecordedPairs(Sequence):
                 "to the colour camera; record the driver's aligned depth topic"
             )
         count = min(frames or len(self.recording), len(self.recording))
-        self.indices = np.linspace(0, len(self.recording) - 1, count).round().astype(int).tolist()
+        chosen = np.linspace(0, len(self.recording) - 1, count).round().astype(int).tolist()
+        self.indices = [index for index in chosen if np.isfinite(self._of_frame(index).lr).any()]
+        self.empty = count - len(self.indices)
+        if not self.indices:
+            raise RecordingError(
+                f"{folder}: none of {count} frames has depth in half of any {scale}x{scale} cell; expected a recording with depth"
+            )
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> Sample:
-        frame = self.recording[self.indices[index]]
+        return self._of_frame(self.indices[index])
+
+    def _of_frame(self, index: int) -> Sample:
+        frame = self.recording[index]
         camera = self.recording.camera("color")
         depth = frame.depth[:: self.every, :: self.every]
         if frame.truth is not None:
@@ -76,8 +85,11 @@ class RecordedPairs(Sequence):
     def describe(self) -> str:
         """For instance ``recording: 30 of 30 frames of .../lab, scored at its own measurements``."""
         reference = "its truth" if self.recording[0].truth is not None else "its own measurements"
-        folder = self.recording.folder
-        return f"{self.name}: {len(self)} of {len(self.recording)} frames of {folder}, scored at {reference}"
+        left_out = f" ({self.empty} without depth left out)" if self.empty else ""
+        return (
+            f"{self.name}: {len(self)} of {len(self.recording)} frames of {self.recording.folder}{left_out}, "
+            f"scored at {reference}"
+        )
 
 
 def reduce_measurements(depth: np.ndarray, scale: int) -> np.ndarray:

@@ -43,6 +43,18 @@ def test_reduction_is_the_mean_of_what_was_measured_and_nothing_where_most_is_mi
         reduce_measurements(depth, 3)
 
 
+def test_frames_without_depth_are_left_out_and_told(tmp_path):
+    lone = np.full((48, 64), np.nan, np.float32)
+    lone[5, 5] = 1.0  # too little for any cell
+    pairs = RecordedPairs(write(tmp_path / "r", [plane(), lone, np.full((48, 64), np.nan), plane()]), 4)
+    assert [pairs[i].name for i in range(len(pairs))] == ["000", "003"]
+    assert "2 of 4 frames" in pairs.describe()
+    assert "(2 without depth left out)" in pairs.describe()
+    assert all(np.isfinite(row["rmse"]) for row in evaluate(pairs, get_method("bicubic"), 4, "deploy"))
+    with pytest.raises(RecordingError, match="none of 1 frames has depth"):
+        RecordedPairs(write(tmp_path / "none", [lone]), 4)
+
+
 def test_a_frame_is_scored_at_its_own_measurements(tmp_path):
     depth = plane()
     depth[8:16, 8:20] = np.nan
