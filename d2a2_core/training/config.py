@@ -46,7 +46,7 @@ class TrainConfig:
     )
     relative_loss: bool = False  # divide each sample's loss by bicubic's: else x16 and the hopeless outweigh the rest
     measured_share: float = (
-        0.0  # of a relative loss that is of measured pixels alone: else errors in holes outweigh theirs
+        0.0  # of a relative loss that is of measured pixels alone, doubtful ones a quarter: else holes outweigh them
     )
     clip: float = 0.0  # largest gradient norm (0 = off)
     ema: float = 0.0  # decay of the averaged weights that are validated and shipped (0 = off)

@@ -32,16 +32,17 @@ def test_a_bare_wall_does_not_outweigh_all():
     assert float(relative_loss(flat + 0.001, flat, flat, floor=0.01)) == pytest.approx(0.1)
 
 
-def test_measured_loss_looks_at_undoubted_measurements_alone():
+def test_measured_loss_looks_at_measurements_alone_and_gives_doubtful_ones_a_quarter():
     target, plain = torch.zeros(2, 1, 8, 8), torch.full((2, 1, 8, 8), 0.1)
     trust = torch.ones(2, 1, 2, 2)
-    trust[0, 0, 0, 0], trust[0, 0, 1, 1] = 0.0, 0.5
+    trust[:, 0, 0, 0], trust[:, 0, 1, 1] = 0.0, 0.5
     prediction = 0.5 * plain
-    prediction[0, 0, :4, :4] = 9.0  # in the hole
-    prediction[0, 0, 4:, 4:] = 9.0  # and in the doubtful cell
+    prediction[:, :, :4, :4] = 9.0  # in the hole
     assert float(measured_loss(prediction, plain, target, trust)) == pytest.approx(0.5)
-    prediction[0, 0, 0, 4] = 0.1 + 0.05
-    assert float(measured_loss(prediction, plain, target, trust)) > 0.5
+    prediction[:, :, 4:, 4:] = 0.3  # a doubtful cell out of three measured ones
+    assert float(measured_loss(prediction, plain, target, trust)) == pytest.approx(0.75 * 0.5 + 0.25 * 3)
+    prediction[:, :, :4, 4:] = prediction[:, :, 4:, :4] = 0.2
+    assert float(measured_loss(prediction, plain, target, trust)) == pytest.approx(0.75 * 2 + 0.25 * 3)
     nothing = measured_loss(prediction.requires_grad_(True), plain, target, torch.zeros_like(trust))
     assert float(nothing.detach()) == 0
     nothing.backward()
