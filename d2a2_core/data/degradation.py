@@ -60,8 +60,9 @@ _MOST_STRAYS = 3.0  # of the random settings
 _MOST_FAINT = 0.8  # likewise
 _PATCHES = (1.5, 12.0)  # LR pixels over which the light of a surface changes
 _EDGE_ABS, _EDGE_REL = 0.03, 0.02  # metres, share of the depth: a second difference beyond the larger is a depth edge
-_BANDS = (0.3, 2.0)  # LR pixels, of the random settings
-_SHADOWS = (3.0, 30.0)  # HR pixels times metres, likewise; 600 pixels and 5 cm make 30
+_BANDS, _FILTERED = (0.3, 2.0), 0.35  # LR pixels, of the random settings, and probability
+_SHADOWS, _SHADOWED = (3.0, 30.0), 0.3  # HR pixels times metres, likewise; 600 pixels and 5 cm make 30
+_EYES = (0.4, 0.1, 0.4, 0.1)  # probability of an eye on the left, above, on the right, below
 _RATIOS = (3.0, 17.0)  # HR / LR of the random settings
 
 
@@ -171,8 +172,8 @@ def random_settings(rng: Rng) -> Degradation:
         light=float(rng.uniform(worst.light, 1)) if rng.random() < 0.3 else 1.0,
         strays=upto(_MOST_STRAYS, 0.25),
         faint=upto(_MOST_FAINT, 0.4),
-        edge_band=float(rng.uniform(*_BANDS)) if rng.random() < 0.35 else 0.0,
-        shadow=float(rng.uniform(*_SHADOWS)) if rng.random() < 0.3 else 0.0,
+        edge_band=float(rng.uniform(*_BANDS)) if rng.random() < _FILTERED else 0.0,
+        shadow=float(rng.uniform(*_SHADOWS)) if rng.random() < _SHADOWED else 0.0,
     )
 
 
@@ -305,20 +306,24 @@ def lose_edge_bands(depth: np.ndarray, width: float) -> np.ndarray:
     return np.where(ndimage.distance_transform_edt(~edges) + 0.5 <= width, np.float32(np.nan), depth)
 
 
-def lose_shadows(depth: np.ndarray, strength: float) -> np.ndarray:
-    """Depth (H, W) metres with NaN where another eye, to the left of this one, sees something nearer.
+def lose_shadows(depth: np.ndarray, strength: float, eye: int = 0) -> np.ndarray:
+    """Depth (H, W) metres with NaN where another eye sees something nearer.
 
     That eye is the projector or the second camera of a stereo camera, or the depth camera itself where its depth was
-    registered to this view. A point at depth z of column x is at x + strength / z in its image, so what lies behind an earlier
-    column's point is hidden: beside a thing at z, ``strength (1 / z - 1 / z')`` columns of what is at z' behind it.
+    registered to this view. To the left of this one, it has a point at depth z of column x at x + strength / z in its image, so
+    what comes to lie before an earlier column's point is hidden: on the right of a thing at z, ``strength (1 / z - 1 / z')``
+    columns of what is at z' behind it.
 
     Args:
         depth: NaN hides nothing.
         strength: focal length times baseline, pixels times metres.
+        eye: where it is: 0 left, 1 above, 2 right, 3 below.
     """
-    valid = np.isfinite(depth)
-    there = np.arange(depth.shape[1]) + strength / np.where(valid, depth, np.inf)
-    return np.where(valid & (there < np.maximum.accumulate(there, axis=1) - 1e-6), np.float32(np.nan), depth)
+    turned = np.rot90(depth, eye)
+    valid = np.isfinite(turned)
+    there = np.arange(turned.shape[1]) + strength / np.where(valid, turned, np.inf)
+    hidden = valid & (there < np.maximum.accumulate(there, axis=1) - 1e-6)
+    return np.where(np.rot90(hidden, -eye), np.float32(np.nan), depth)
 
 
 def _measure(
@@ -328,10 +333,7 @@ def _measure(
     brightest = max(float(np.percentile(color, 95)), 16.0)
     lit = np.clip(color * (200 / brightest), 0, 255).astype(np.uint8) if brightest < 200 else color
     if settings.shadow > 0:
-        turns = int(
-            rng.choice(4, p=(0.4, 0.1, 0.4, 0.1))
-        )  # the other eye is mostly beside this one, seldom above or below
-        depth = np.rot90(lose_shadows(np.rot90(depth, turns), settings.shadow), -turns)
+        depth = lose_shadows(depth, settings.shadow, int(rng.choice(4, p=_EYES)))
     depth = lose_edge_bands(depth, settings.edge_band * depth.shape[0] / size[0])
     lr = simulate_tof(
         depth,

@@ -170,21 +170,6 @@ def depth_step(depth: np.ndarray) -> np.ndarray:
     return np.nan_to_num(steps).max(0)
 
 
-def random_tof_settings(rng: np.random.Generator) -> dict[str, Any]:
-    """Keywords for `simulate_tof` drawn over the range of consumer sensors, from nearly clean to poor; for training."""
-    return {
-        "flying_pixels": rng.uniform(0, 0.8),
-        "noise": (rng.uniform(0, 0.003), rng.uniform(0, 0.002)),
-        "lateral_jitter": rng.uniform(0, 0.4),
-        "quantisation_m": rng.choice([0.0, 0.001, 0.002]),
-        "edge_holes": rng.uniform(0, 0.7),
-        "blob_holes": rng.uniform(0, 6),
-        "blob_radius": rng.uniform(1, 4),
-        "dark_holes": rng.uniform(0, 1),
-        "hexagonal_view": bool(rng.random() < 0.1),
-    }
-
-
 def _cell(full: tuple[int, ...], size: tuple[int, int]) -> tuple[int, int]:
     if len(full) != 2 or min(size) < 1 or full[0] % size[0] or full[1] % size[1]:
         raise ValueError(f"expected a size (h, w) that divides the depth map's shape, got {size} for {full}")

@@ -197,6 +197,14 @@ def test_what_another_eye_cannot_see_is_lost_on_one_side_of_near_things():
     shadow = np.zeros_like(lost)
     shadow[10:30, 60:67] = True  # 12 (1 / 1 - 1 / 3) = 8 columns on from its last one, the 8th just in sight
     np.testing.assert_array_equal(lost, shadow)
+    for eye, turned in (
+        (1, depth.T),
+        (2, depth[:, ::-1]),
+        (3, depth.T[::-1]),
+    ):  # the eye above: what the left one sees, mirrored
+        seen = np.isnan(lose_shadows(turned, 12.0, eye))
+        back = {1: seen.T, 2: seen[:, ::-1], 3: seen[::-1].T}[eye]
+        np.testing.assert_array_equal(back, shadow)
     np.testing.assert_array_equal(lose_shadows(slanted(), 30.0), slanted())
     np.testing.assert_array_equal(lose_shadows(slanted().T, 30.0), slanted().T)  # floors and walls hide nothing
     assert np.isnan(lose_shadows(np.full((4, 4), np.nan, np.float32), 9.0)).all()

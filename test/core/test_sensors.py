@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from d2a2_core.data.recording import Recording
-from d2a2_core.data.sensors import OFF, random_tof_settings, simulate_tof
+from d2a2_core.data.sensors import OFF, simulate_tof
 
 SIZE = (30, 40)
 
@@ -165,13 +165,6 @@ def test_seed_decides_everything():
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other, equal_nan=True)
     assert first.dtype == np.float32
-
-
-def test_random_settings_are_accepted():
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        out = simulate_tof(scene(), SIZE, rng, **random_tof_settings(rng))
-        assert np.isfinite(out).mean() > 0.4
 
 
 @pytest.mark.parametrize(

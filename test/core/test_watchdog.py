@@ -5,7 +5,7 @@ import pytest
 
 from d2a2_core.data.recording import Recording
 from d2a2_core.data.reduction import resize
-from d2a2_core.data.sensors import random_tof_settings, simulate_tof
+from d2a2_core.data.sensors import simulate_tof
 from d2a2_core.data.shapes import sample_scene
 from d2a2_core.geometry.watchdog import EdgeOffset, depth_edges
 
@@ -51,7 +51,11 @@ def scenes():
     for index in range(8):
         rng = np.random.default_rng([77, index])
         scene = sample_scene(400, rng)
-        settings = random_tof_settings(rng)
+        settings = {
+            "flying_pixels": rng.uniform(0, 0.8),
+            "edge_holes": rng.uniform(0, 0.7),
+            "blob_holes": rng.uniform(0, 6),
+        }
         out.append((scene.color, simulate_tof(scene.depth, (100, 100), rng, rgb=scene.color, **settings)))
     return out
 
