@@ -1,14 +1,15 @@
 """Trains the uncertainty head of weights (:mod:`d2a2_core.uncertainty`) and tells, on held-out scenes, how well it is calibrated.
 
-Scenes are whole images under a simulated time-of-flight camera of random quality (:mod:`d2a2_core.data.sensors`) or, one in
-seven, the clean reduction of the benchmarks; they go through :class:`d2a2_core.pipeline.DepthPipeline`, so the errors are those
-of the depth that is published. Everything follows from the seed.
+Scenes are whole images under a simulated depth camera of random quality, as in training (:mod:`d2a2_core.data.degradation`) but
+registered to within 3 pixels, or, one in seven, the clean reduction of the benchmarks. They go through
+:class:`d2a2_core.pipeline.DepthPipeline`, so the errors are those of the depth that is published. Everything follows from the
+seed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from scipy import ndimage
 from torch import Tensor
 from tqdm import tqdm
 
+from d2a2_core.data.degradation import degrade, random_settings
 from d2a2_core.data.reduction import reduce_depth
 from d2a2_core.data.sampling import SceneSource
-from d2a2_core.data.sensors import random_tof_settings, simulate_tof
 from d2a2_core.pipeline import DepthPipeline, PipelineSettings
 from d2a2_core.training.config import TrainConfig
 from d2a2_core.training.provenance import provenance
@@ -40,7 +41,7 @@ from d2a2_core.weights import PRETRAINED, record_checksum, resolve_weights, sha2
 
 SIZES = ((240, 320), (384, 384), (160, 224))  # of the scenes, in turn: what is near an edge depends on it
 _CLEAN = 1 / 7  # share of scenes without a sensor's errors
-_MISREGISTERED = 0.4  # share of the others whose extrinsics are off, as in training
+_MISREGISTERED, _SHIFT_PX = 0.4, 3.0  # share of the others whose extrinsics are off, and by how much at most
 _MAX_FILL_PX = 32.0  # twice the default, so that a larger limit finds a head that knows it
 _PIXELS = 4000  # that the head learns of each image
 _STEPS = 1500  # of the head's training
@@ -96,14 +97,11 @@ def recording_pipeline(upsampler: DepthUpsampler, max_fill_px: float = _MAX_FILL
 
 def sensor_view(scene, scale: int, rng: np.random.Generator) -> tuple[np.ndarray, bool]:
     """LR depth (h, w) metres, NaN invalid, of a scene (color, depth), and whether it is the clean reduction."""
-    depth = scene.depth
     if rng.random() < _CLEAN:
-        return reduce_depth(depth, scale), True
-    if rng.random() < _MISREGISTERED:
-        shift = rng.integers(-3, 4, 2)
-        depth = np.pad(depth, 3, mode="edge")[3 + shift[0] :, 3 + shift[1] :][: depth.shape[0], : depth.shape[1]]
-    size = depth.shape[0] // scale, depth.shape[1] // scale
-    return simulate_tof(depth, size, rng, rgb=scene.color, **random_tof_settings(rng)), False
+        return reduce_depth(scene.depth, scale), True
+    shift = _SHIFT_PX if rng.random() < _MISREGISTERED else 0.0
+    settings = replace(random_settings(rng), shift_px=shift, rotation_deg=0.0)
+    return degrade(scene.color, scene.depth, scale, rng, settings)[1], False
 
 
 def cases(

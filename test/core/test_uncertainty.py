@@ -286,6 +286,7 @@ def test_shipped_head_covers_held_out_scenes(shipped):
     reliability = Reliability()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for case in cases(pipeline, ShapeScenes(987_654), 9, 4, [(128, 160)]):
+        # Single images lie between 0.1 and 0.9: a scene is as wrong as its camera is off.
+        for case in cases(pipeline, ShapeScenes(987_658), 36, 4, [(160, 224)]):
             reliability.add(case, shipped.predict(case.guide, case.lr, case.hr))
-    assert 0.55 <= reliability.table()["coverage"]["all"] <= 0.8
+    assert 0.6 <= reliability.table()["coverage"]["all"] <= 0.76
