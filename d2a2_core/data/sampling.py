@@ -12,6 +12,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from d2a2_core.data.captured import captured
 from d2a2_core.data.degradation import degrade, random_settings
 from d2a2_core.data.reduction import reduce_depth, resize
 from d2a2_core.data.shapes import RGBD, sample_scene
@@ -164,6 +165,8 @@ class TrainingBatches(Dataset):
             largest step between neighbours is 40 to 60 % of the whole step); generated edges are one pixel wide. For clean
             weights only: a robot's depth should not have values between foreground and background.
         misalign: probability of a depth map that is slightly soft and off its colour, as captured depth is.
+        captured: probability of a depth map with ragged edges and holes filled along the colours, as sets made with a depth
+            camera have it (:mod:`d2a2_core.data.captured`), instead of the two above. For clean weights only.
         sensor: probability of an LR, and a colour image, as a depth camera of random quality gives them
             (:mod:`d2a2_core.data.degradation`): noise, mixed edges, holes (filled as :class:`d2a2_core.DepthUpsampler`
             does), ratios beside the scale, a view that is off by some pixels, dim or compressed colour; normalised by its
@@ -183,12 +186,14 @@ class TrainingBatches(Dataset):
         misalign: float = 0.0,
         sensor: float = 0.0,
         soft: float = 0.0,
+        captured: float = 0.0,
     ) -> None:
         if crop % max(scales):
             raise ValueError(f"crop ({crop}) must be a multiple of the largest scale ({max(scales)})")
         self.source, self.scales, self.crop, self.batch_size = source, tuple(scales), crop, batch_size
         self.seed, self.rank, self.world = seed, rank, world
         self.range_jitter, self.misalign, self.sensor, self.soft = range_jitter, misalign, sensor, soft
+        self.captured = captured
 
     def __getitem__(self, batch: int) -> dict[str, Tensor]:
         scale = self.scales[np.random.default_rng([self.seed, batch, 0]).integers(len(self.scales))]
@@ -202,10 +207,13 @@ class TrainingBatches(Dataset):
         color, depth = scene.color, scene.depth
         if not np.isfinite(depth).all():
             raise ValueError(f"scene {index} has invalid depth, expected finite values; fill or leave out such pairs")
-        if rng.random() < self.misalign:
-            depth = misaligned(depth, rng)
-        if self.soft and rng.random() < self.soft:
-            depth = softened(depth, rng)
+        if self.captured and rng.random() < self.captured:
+            depth = captured(color, depth, rng)
+        else:
+            if rng.random() < self.misalign:
+                depth = misaligned(depth, rng)
+            if self.soft and rng.random() < self.soft:
+                depth = softened(depth, rng)
         if self.sensor and rng.random() < self.sensor:
             color, lr, trust, lo, hi = sensor_depth(color, depth, scale, rng)
             # What the sensor lost altogether cannot be learnt, and would outweigh everything else in a squared loss. Nor is what

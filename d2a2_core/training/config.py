@@ -29,6 +29,7 @@ class TrainConfig:
     soft: float = (
         0.0  # probability of depth edges a few pixels wide, as benchmark images have them (clean weights only)
     )
+    captured: float = 0.0  # probability of depth as sets made with a depth camera publish it, instead of the two above
     sensor: float = 0.0  # probability of an LR with a depth camera's noise, mixed edges and holes, colour degraded too
     disparity: float = (
         0.0  # probability of depth turned into disparity, large is near, as Middlebury's is (not for sensor)
@@ -144,7 +145,17 @@ def _check(config: TrainConfig) -> None:
     fitting = model.get("scales", SCALES) if model.get("model") == "d2a2-lite" else [model.get("scale", 4)]
     if not config.scales or not set(config.scales) <= set(fitting):
         raise ValueError(f"setting 'scales' {list(config.scales)} do not fit the model {model}")
-    for name in ("ema", "rooms_share", "range_jitter", "misalign", "soft", "sensor", "disparity", "measured_share"):
+    for name in (
+        "ema",
+        "rooms_share",
+        "range_jitter",
+        "misalign",
+        "soft",
+        "captured",
+        "sensor",
+        "disparity",
+        "measured_share",
+    ):
         if not 0 <= getattr(config, name) <= 1:
             raise ValueError(f"setting {name!r} must be in [0, 1], got {getattr(config, name)}")
     if config.measured_share and not config.relative_loss:

@@ -201,10 +201,11 @@ class Trainer:
             config.seed,
             self.rank,
             self.world,
-            config.range_jitter,
-            config.misalign,
-            config.sensor,
-            config.soft,
+            range_jitter=config.range_jitter,
+            misalign=config.misalign,
+            sensor=config.sensor,
+            soft=config.soft,
+            captured=config.captured,
         )
         loader = DataLoader(
             data,
