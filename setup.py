@@ -31,7 +31,7 @@ setup(
         "torch>=2.4,<3",
         "numpy>=1.24,<3",
         "pillow>=10.1,<14",
-        "scipy>=1.10,<2",
+        "scipy>=1.11,<2",
         "safetensors>=0.4,<1",
         "tqdm>=4.60,<5",
         "pyyaml>=6,<7",

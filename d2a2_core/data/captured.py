@@ -16,8 +16,8 @@ from d2a2_core.data.degradation import lose_edge_bands, lose_shadows
 
 Rng = np.random.Generator
 
-_LUMA = np.array([0.299, 0.587, 0.114])
-_TOLERANCE, _ITERATIONS = 1e-5, 300  # a hole that colours cut off from every measurement is never quite settled
+_LUMA = (0.299, 0.587, 0.114)
+_SWEEPS, _EXACT = 30, 1e3  # a weight from which measurements are left as they are
 _FEWEST = 0.25  # share of measurements below which filling would invent the picture
 _BANDS, _SHADOWS = (0.5, 5.0), (5.0, 60.0)  # pixels; pixels times metres
 _NOISE = 0.004  # of the depth, standard deviation, at most
@@ -45,7 +45,7 @@ def captured(color: np.ndarray, depth: np.ndarray, rng: Rng) -> np.ndarray:
     if rng.random() < 0.5:
         lost = lose_shadows(lost, rng.uniform(*_SHADOWS), int(rng.choice([0, 2])))
     lost = np.where(_blobs(depth.shape, int(rng.integers(_HOLES + 1)), rng), np.float32(np.nan), lost)
-    weight = 1.0 if rng.random() < 0.5 else 1e3
+    weight = 1.0 if rng.random() < 0.5 else _EXACT
     return out if np.isfinite(lost).mean() < _FEWEST else fill_by_color(lost, color, weight)
 
 
@@ -58,7 +58,8 @@ def fill_by_color(depth: np.ndarray, color: np.ndarray, weight: float = 1.0) -> 
     Args:
         depth: metres, NaN where unknown; something must be known.
         color: uint8 RGB (H, W, 3).
-        weight: of what was measured, against the mean of its neighbours; large leaves measurements as they are.
+        weight: of what was measured, against the mean of its neighbours, 1 or more; from 1,000 on measurements stay as they are.
+            Holes are solved for exactly between measurements as they are; after these moved, some sweeps bring both together.
 
     Raises:
         ValueError: images of different sizes, or no known depth.
@@ -69,18 +70,23 @@ def fill_by_color(depth: np.ndarray, color: np.ndarray, weight: float = 1.0) -> 
             f"expected depth (H, W) with some measurement and colour (H, W, 3), got {known.sum()} measurements in "
             f"{depth.shape} and {color.shape}"
         )
-    nearest = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
-    start = depth[tuple(nearest)].astype(np.float64).ravel()
-    # Every equation divided by its own weight, so that what is left over is metres in all of them.
-    measured = (weight / (1 + weight)) * known.ravel()
-    system = sparse.eye_array(known.size) - sparse.diags_array(1 - measured) @ _likeness(color @ _LUMA / 255)
-    filled, _ = linalg.bicgstab(system, measured * start, start, rtol=_TOLERANCE, maxiter=_ITERATIONS)
-    # Means lie within what they are of; a search cut short need not.
-    return np.clip(filled, start.min(), start.max()).reshape(depth.shape).astype(np.float32)
+    likeness = _likeness(color)
+    measured = np.where(known, depth, 0).astype(np.float64).ravel()
+    filled, holes = measured.copy(), np.flatnonzero(~known)
+    if len(holes):
+        rows = likeness[holes]
+        system = sparse.csc_array(sparse.identity(len(holes))) - rows[:, holes].tocsc()
+        filled[holes] = linalg.spsolve(system, rows @ measured)
+    share = weight / (1 + weight) * known.ravel()
+    # Where something was measured each sweep at least halves what is left to do if the weight is 1 or more.
+    for _ in range(_SWEEPS if weight < _EXACT else 0):
+        filled = share * measured + (1 - share) * (likeness @ filled)
+    return filled.reshape(depth.shape).astype(np.float32)
 
 
-def _likeness(grey: np.ndarray) -> sparse.csr_array:
+def _likeness(color: np.ndarray) -> sparse.csr_array:
     """(HW, HW): the shares of the up to 8 neighbours of each pixel in its mean; rows sum to 1."""
+    grey = sum(color[..., c] * (weight / 255) for c, weight in enumerate(_LUMA))
     height, width = grey.shape
     number = np.arange(height * width).reshape(height, width)
     around = [(y, x) for y in range(3) for x in range(3) if (y, x) != (1, 1)]
