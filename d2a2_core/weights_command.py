@@ -72,7 +72,8 @@ def _list(o: argparse.Namespace) -> int:
         info = read_info(path)
         scales = ", ".join(f"x{s}" for s in info.scales)
         size = path.stat().st_size / 1e6
-        print(f"{name}  {info.config['model']}  {scales}  {size:.1f} MB  {info.card.get('title', '')}")
+        sigma = "sigma" if sigma_path(path).exists() else "no sigma"
+        print(f"{name}  {info.config['model']}  {scales}  {sigma}  {size:.1f} MB  {info.card.get('title', '')}")
     return 0
 
 

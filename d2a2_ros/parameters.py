@@ -131,7 +131,8 @@ SPECS = (
     ),
     Spec(
         "drift_threshold_px", 2.0, "Offset between depth and colour edges, in pixels, above which the calibration is said to "
-        "have drifted; 0 does not watch.", bounds=(0.0, 100.0), live=True,
+        "have drifted, if it is above 0.6 low-resolution cells too (2.4 px at x4); 0 does not watch.",
+        bounds=(0.0, 100.0), live=True,
     ),
     Spec("threads", 0, "CPU threads of the network; 0 leaves it to torch.", bounds=(0, 256)),
 )  # fmt: skip

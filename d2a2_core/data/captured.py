@@ -21,14 +21,14 @@ _SWEEPS, _EXACT = 30, 1e3  # a weight from which measurements are left as they a
 _FEWEST = 0.25  # share of measurements below which filling would invent the picture
 _BANDS, _SHADOWS = (0.5, 5.0), (5.0, 60.0)  # pixels; pixels times metres
 _NOISE = 0.004  # of the depth, standard deviation, at most
-_MISPLACED, _RAGGED = 1.5, 0.8  # pixels, at most: smooth over the image, and from one bit of an edge to the next
+_MISPLACED, _RAGGED = 1.5, 0.8  # pixels, standard deviations, at most: over the image, and along an edge
 _HOLES, _RADII = 4, (3.0, 25.0)  # blobs at most, pixels
 
 
 def captured(color: np.ndarray, depth: np.ndarray, rng: Rng) -> np.ndarray:
     """Depth (H, W) as a set made with a depth camera would publish it.
 
-    Edges are misplaced by up to some 2 px and ragged, depth is slightly noisy; bands along edges, what another eye cannot see
+    Edges are misplaced by some pixels and ragged, depth is slightly noisy; bands along edges, what another eye cannot see
     and some blobs are lost and filled by :func:`fill_by_color`, which in half of the cases smooths measurements too.
 
     Args:

@@ -4,7 +4,8 @@
 
 Depth and truth are uint16 PNGs in millimetres, 0 = invalid. calibration.json holds "color" and optionally "depth" with
 width, height, distortion_model, K (9 numbers) and D, as in sensor_msgs/CameraInfo, optionally "depth_to_color" with R
-(9 numbers) and t (metres), and optionally "rate_hz". Without "depth", the depth is registered to the colour image.
+(9 numbers) and t (metres), and optionally "rate_hz". Without "depth_to_color" (or with the identity), depth is in the colour
+camera's place; without "depth" it also has its view.
 """
 
 from __future__ import annotations

@@ -19,13 +19,13 @@ class TrainConfig:
     model: dict[str, Any] = field(default_factory=lambda: {"model": "d2a2", "scale": 4})
     init: str = ""  # weights to start from: a shipped name or a path ("" = random); another scale's will do
     # what it is trained on
-    data: str = "nyuv2"  # nyuv2, generated (both need root) | shapes (made on the fly) | mixed (generated and shapes)
+    data: str = "nyuv2"  # nyuv2, generated | shapes (made on the fly) | mixed (these two); all but shapes need root
     root: str = ""  # folder of the data set; of generated scenes also several, with commas between them
     rooms_share: float = 0.5  # mixed: probability that a sample comes from root, not from shapes
     scales: tuple[int, ...] = (4,)  # one is drawn per batch
     crop: int = 256
     range_jitter: float = 0.0  # probability of normalising by a wider range than the crop's own
-    misalign: float = 0.0  # probability of a soft, shifted depth map
+    misalign: float = 0.0  # probability of a soft, shifted depth map whose objects may be larger than in colour
     soft: float = (
         0.0  # probability of depth edges a few pixels wide, as benchmark images have them (clean weights only)
     )
