@@ -13,6 +13,7 @@ from scipy import ndimage, sparse
 from scipy.sparse import linalg
 
 from d2a2_core.data.degradation import lose_edge_bands, lose_shadows
+from d2a2_core.data.sensors import blobs
 
 Rng = np.random.Generator
 
@@ -22,7 +23,7 @@ _FEWEST = 0.25  # share of measurements below which filling would invent the pic
 _BANDS, _SHADOWS = (0.5, 5.0), (5.0, 60.0)  # pixels; pixels times metres
 _NOISE = 0.004  # of the depth, standard deviation, at most
 _MISPLACED, _RAGGED = 1.5, 0.8  # pixels, standard deviations, at most: over the image, and along an edge
-_HOLES, _RADII = 4, (3.0, 25.0)  # blobs at most, pixels
+_HOLES, _RADII = 2.0, (4.0, 16.0)  # blobs in the mean, pixels
 
 
 def captured(color: np.ndarray, depth: np.ndarray, rng: Rng) -> np.ndarray:
@@ -44,7 +45,7 @@ def captured(color: np.ndarray, depth: np.ndarray, rng: Rng) -> np.ndarray:
         lost = lose_edge_bands(lost, rng.uniform(*_BANDS))
     if rng.random() < 0.5:
         lost = lose_shadows(lost, rng.uniform(*_SHADOWS), int(rng.choice([0, 2])))
-    lost = np.where(_blobs(depth.shape, int(rng.integers(_HOLES + 1)), rng), np.float32(np.nan), lost)
+    lost = np.where(blobs(depth.shape, _HOLES, rng.uniform(*_RADII), rng), np.float32(np.nan), lost)
     weight = 1.0 if rng.random() < 0.5 else _EXACT
     return out if np.isfinite(lost).mean() < _FEWEST else fill_by_color(lost, color, weight)
 
@@ -124,14 +125,3 @@ def _misplaced(depth: np.ndarray, rng: Rng) -> np.ndarray:
 
 def _unit(field: np.ndarray) -> np.ndarray:
     return field / max(float(field.std()), 1e-6)
-
-
-def _blobs(shape: tuple[int, int], number: int, rng: Rng) -> np.ndarray:
-    """(H, W) bool: ellipses, anywhere."""
-    rows, columns = np.indices(shape)
-    out = np.zeros(shape, bool)
-    for _ in range(number):
-        y, x = rng.uniform(0, shape[0]), rng.uniform(0, shape[1])
-        tall, wide = np.exp(rng.uniform(*np.log(_RADII), 2))
-        out |= ((rows - y) / tall) ** 2 + ((columns - x) / wide) ** 2 < 1
-    return out

@@ -127,7 +127,7 @@ def simulate_tof(
         depth = np.round(depth / quantisation_m) * quantisation_m
 
     lost = (step > edge_step_m) & (_patchy(size, rng) < edge_holes)
-    lost |= _blobs(size, blob_holes, blob_radius, rng)
+    lost |= blobs(size, blob_holes, blob_radius, rng)
     if luma is not None and dark_holes > 0:
         seen = luma[rows, columns].mean(axis=-1)
         lost |= _patchy(size, rng) < dark_holes * np.clip(1 - seen / dark_luma, 0, 1)
@@ -221,7 +221,8 @@ def _phase_mixture(
     return np.angle(centre) % (2 * np.pi) * _UNAMBIGUOUS_M / (2 * np.pi)
 
 
-def _blobs(size: tuple[int, int], count: float, radius: float, rng: np.random.Generator) -> np.ndarray:
+def blobs(size: tuple[int, int], count: float, radius: float, rng: np.random.Generator) -> np.ndarray:
+    """(h, w) bool: ellipses anywhere, ``count`` in the mean, half axes of 0.4 to 1.6 times ``radius`` pixels."""
     lost = np.zeros(size, bool)
     y, x = np.indices(size)
     for _ in range(rng.poisson(count)):
