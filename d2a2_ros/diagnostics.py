@@ -15,6 +15,8 @@ from rclpy.time import Time
 
 from d2a2_core.geometry import EdgeOffset
 
+_RATE_SECONDS = 10.0  # back to which results count for the rate
+
 
 class Reporter:
     """Reports each cause at once, and again at most every ``period`` seconds, with the number of times in between."""
@@ -84,9 +86,10 @@ class Statistics:
         """Everything, as text for /diagnostics."""
         with self._lock:
             out = {text: str(self._counts[key]) for key, text in self.COUNTERS.items()}
-            if len(self._finished) > 1 and self._finished[-1] > self._finished[0]:
-                rate = (len(self._finished) - 1) / (self._finished[-1] - self._finished[0])
-                out["rate [Hz]"] = f"{rate:.2f}"
+            if len(self._finished) > 1:
+                recent = [t for t in self._finished if t > time.monotonic() - _RATE_SECONDS]
+                spans = recent[-1] - recent[0] if recent else 0.0
+                out["rate [Hz]"] = f"{(len(recent) - 1) / spans if spans > 0 else 0.0:.2f}"
             for name, samples in (("computing", self._seconds), ("latency", self._latency)):
                 if samples:
                     median, high = np.percentile(samples, (50, 95))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import message_filters
 import numpy as np
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.clock import JumpThreshold
+from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
@@ -38,7 +39,7 @@ from d2a2_ros.worker import LatestWorker
 _INFO_WAIT = 0.5  # seconds, once; drivers send the first camera info just after the first image
 _SILENCE = 10.0  # seconds without pairs before the node says what is missing; cameras take a while to start
 # A recording that starts again sends its first stamps again. One late image is not that: so many in a row, so late, are.
-_RESTART_IMAGES, _RESTART_SECONDS = 10, 5.0
+_RESTART_IMAGES, _RESTART_SECONDS = 10, 0.5
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class UpsampleNode(Node):
         self._infos: dict[str, CameraInfo] = {}
         self._sizes: tuple | None = None
         self._registration = ""
-        self._last_stamp: Time | None = None
+        self._last: tuple[int, Time] | None = None  # epoch and stamp of what was published last; the worker's own
         self._newest: Time | None = None  # colour stamp
         self._late, self._epoch, self._pipeline_epoch = 0, 0, 0
         self._figures: dict[str, str] = {}
@@ -84,7 +85,8 @@ class UpsampleNode(Node):
         self._create_publishers()
         self._worker = LatestWorker(self._process, self._on_error)
         self._create_subscriptions()
-        self.create_timer(1.0, self._on_timer)
+        # Not the node's clock: with use_sim_time and no /clock that stands still, and this is what tells so.
+        self.create_timer(1.0, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._jump = self.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False),
             post_callback=lambda _: self._start_over("the clock jumped back"),
@@ -122,21 +124,22 @@ class UpsampleNode(Node):
         self._diagnostics_out = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
 
     def _create_subscriptions(self) -> None:
-        options = {
-            "qos_profile": qos_profile_sensor_data,
-            "qos_overriding_options": QoSOverridingOptions.with_default_policies(),
-        }
-        self._color = message_filters.Subscriber(self, Image, "color/image_raw", **options)
-        self._depth = message_filters.Subscriber(self, Image, "depth/image_raw", **options)
+        def options() -> dict[str, object]:
+            # A profile of its own for each: rclpy writes a topic's overrides into the one that it is given.
+            profile, overriding = copy.copy(qos_profile_sensor_data), QoSOverridingOptions.with_default_policies()
+            return {"qos_profile": profile, "qos_overriding_options": overriding}
+
+        self._color = message_filters.Subscriber(self, Image, "color/image_raw", **options())
+        self._depth = message_filters.Subscriber(self, Image, "depth/image_raw", **options())
         self._color.registerCallback(self._on_color)  # before the synchroniser, which may have to start over
         self._depth.registerCallback(lambda _: self.statistics.count("depth"))
         self._sync = message_filters.ApproximateTimeSynchronizer(
-            [self._color, self._depth], self.settings.sync_queue_size, self.settings.sync_slop
-        )
+            [self._color, self._depth], self.settings.sync_queue_size, max(self.settings.sync_slop, 1e-9)
+        )  # message_filters pairs what is nearer than the slop: with 0 not even equal stamps
         self._sync.registerCallback(self._on_pair)
         for which in ("color", "depth"):
             keep = partial(self._infos.__setitem__, which)
-            self.create_subscription(CameraInfo, f"{which}/camera_info", keep, **options)
+            self.create_subscription(CameraInfo, f"{which}/camera_info", keep, **options())
 
     def _on_color(self, msg: Image) -> None:
         """Counts, and notices that a recording plays again from its start."""
@@ -152,7 +155,7 @@ class UpsampleNode(Node):
     def _start_over(self, why: str) -> None:
         """Stamps begin anew: nothing that was kept from before may hold them up."""
         self._epoch += 1
-        self._last_stamp = self._newest = None
+        self._newest = None
         self._late = 0
         with self._sync.lock:  # it remembers the latest stamps
             for queue in self._sync.queues:
@@ -176,7 +179,7 @@ class UpsampleNode(Node):
         """One pair from messages to messages, in the worker's thread."""
         started = time.monotonic()
         stamp = Time.from_msg((pair.depth if self.settings.stamp_source == "depth" else pair.color).header.stamp)
-        if pair.epoch == self._epoch and self._last_stamp is not None and stamp <= self._last_stamp:
+        if self._last is not None and self._last[0] == pair.epoch and stamp <= self._last[1]:
             self.statistics.count("stale")
             self.reporter.report("stale", "dropped a pair whose stamp is not after the last published one")
             return
@@ -193,7 +196,7 @@ class UpsampleNode(Node):
             self.statistics.count("stale")
             return
         self._publish(result, pair.color_info, Header(stamp=stamp.to_msg(), frame_id=pair.color.header.frame_id))
-        self._last_stamp = stamp
+        self._last = pair.epoch, stamp
         age = (self.get_clock().now().nanoseconds - stamp.nanoseconds) * 1e-9
         self.statistics.published(time.monotonic() - started, age)
 

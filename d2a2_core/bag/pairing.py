@@ -17,7 +17,7 @@ class ApproximatePairs:
     """
 
     def __init__(self, slop_s: float, queue_size: int) -> None:
-        self.slop_ns = int(slop_s * 1_000_000_000)  # as rclpy's Duration rounds
+        self.slop_ns = max(int(slop_s * 1_000_000_000), 1)  # as rclpy's Duration rounds; equal stamps are always a pair
         self.queue_size = queue_size
         self.nearest_ns: int | None = None
         self._queues: tuple[dict[int, Any], dict[int, Any]] = ({}, {})

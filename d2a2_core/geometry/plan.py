@@ -108,6 +108,14 @@ def _wanted(
     if color_frame == depth_frame and (extrinsics is None or extrinsics.is_identity()):
         if same_view:
             return False, f"depth is registered already: same frame '{color_frame}' and intrinsics", False
+        # Record3D's driver does so; registered by it, depth would land in a corner of the image.
+        copied = replace(depth_camera, width=color_camera.width, height=color_camera.height)
+        if same_projection(copied, color_camera):
+            why = (
+                f"depth is taken as registered: same frame '{color_frame}', and its camera info repeats the colour camera's "
+                "intrinsics for an image of another size"
+            )
+            return False, why, True
         why = f"depth is registered here: same frame '{color_frame}', but other intrinsics than the colour camera's"
         return True, why, False
     if same_view and extrinsics is None:

@@ -174,7 +174,7 @@ def test_pairing_is_that_of_message_filters():
     for trial in range(200):
         slop, size = float(rng.choice([0.0, 0.005, 0.01, 0.02])), int(rng.integers(1, 6))
         inputs = [message_filters.SimpleFilter() for _ in range(2)]
-        sync = message_filters.ApproximateTimeSynchronizer(inputs, size, slop)
+        sync = message_filters.ApproximateTimeSynchronizer(inputs, size, max(slop, 1e-9))  # as the node does
         expected, got = [], []
         sync.registerCallback(lambda a, b, expected=expected: expected.append((a.name, b.name)))
         ours = ApproximatePairs(slop, size)

@@ -42,6 +42,7 @@ def plan(mode="auto", rectify=False, color=COLOR, depth=DEPTH, extrinsics=None, 
     [
         ({"extrinsics": BESIDE}, True, "it is in frame 'd', colour in 'c'"),
         ({"frames": ("c", "c")}, True, "other intrinsics"),
+        ({"frames": ("c", "c"), "depth": replace(COLOR, width=30, height=24)}, False, "repeats the colour camera's"),
         ({"frames": ("c", "c"), "depth": COLOR.resized(24, 16), "lr_size": (16, 24)}, False, "registered already"),
         ({"depth": COLOR.resized(24, 16), "lr_size": (16, 24)}, False, "the intrinsics are the colour camera's"),
         ({"depth": COLOR.resized(24, 16), "lr_size": (16, 24), "extrinsics": BESIDE}, True, "in frame 'd'"),

@@ -330,6 +330,79 @@ def test_a_frame_computed_across_a_restart_does_not_hold_up_the_new_stamps(bench
     assert seconds(b.wait_for(DEPTH)[0]) == 100.0
 
 
+def test_a_frame_published_across_a_restart_does_not_hold_up_the_new_stamps(bench, monkeypatch):
+    """The clock may jump back while the worker is in the middle of publishing."""
+    b = bench()
+    b.listen(DEPTH, Image)
+    publish = b.node._publish
+
+    def publish_and_jump(*arguments):
+        publish(*arguments)
+        if b.node._epoch == 0:
+            b.node._start_over("the clock jumped back")
+
+    monkeypatch.setattr(b.node, "_publish", publish_and_jump)
+    b.send_pair(stamp=500.0)
+    b.wait_for(DEPTH)
+    b.send_pair(stamp=100.0)
+    b.wait(lambda: len(b.out[DEPTH]) == 2)
+    assert seconds(b.out[DEPTH][1]) == 100.0
+
+
+def test_a_short_recording_that_loops_is_followed(bench):
+    b = bench()
+    b.listen(DEPTH, Image)
+    last = 100.0 + 15 / 8  # of two seconds
+    for loop in range(2):
+        before = len(b.out[DEPTH])
+        for i in range(16):
+            b.send_pair(stamp=100.0 + i / 8)
+            b.wait(lambda i=i, loop=loop: b.node.statistics["depth"] == 16 * loop + i + 1)
+        b.wait(lambda before=before: len(b.out[DEPTH]) > before and seconds(b.out[DEPTH][-1]) == last)
+
+
+def test_equal_stamps_are_a_pair_without_any_slop(bench):
+    b = bench(sync_slop=0.0)
+    b.listen(DEPTH, Image)
+    b.send_pair(stamp=1.0)
+    b.wait_for(DEPTH)
+
+
+def test_qos_of_one_topic_is_not_that_of_another(bench):
+    b = bench(**{"qos_overrides./color/image_raw.subscription.reliability": "reliable"})
+    reliability = {s.topic_name: s.qos_profile.reliability.name for s in b.node.subscriptions}
+    assert reliability["/color/image_raw"] == "RELIABLE"
+    assert reliability["/depth/image_raw"] == "BEST_EFFORT"
+
+
+def test_a_clock_that_stands_still_is_told_about(bench):
+    """use_sim_time without /clock."""
+    from diagnostic_msgs.msg import DiagnosticArray
+
+    b = bench(use_sim_time=True)
+    b.listen("/diagnostics", DiagnosticArray)
+    b.wait_for("/diagnostics")
+
+
+def test_the_rate_is_that_of_the_last_seconds(monkeypatch):
+    pytest.importorskip("rclpy")
+    from d2a2_ros import diagnostics
+
+    now = [100.0]
+    monkeypatch.setattr(diagnostics.time, "monotonic", lambda: now[0])
+    statistics = diagnostics.Statistics()
+    for _ in range(5):
+        statistics.published(0.1, 0.2)
+        now[0] += 0.25
+    assert statistics.values()["rate [Hz]"] == "4.00"
+    now[0] += 60
+    assert statistics.values()["rate [Hz]"] == "0.00"
+    statistics.published(0.1, 0.2)
+    now[0] += 0.5
+    statistics.published(0.1, 0.2)
+    assert statistics.values()["rate [Hz]"] == "2.00"
+
+
 def test_topics_on_which_nothing_comes_are_named(bench, monkeypatch):
     monkeypatch.setattr("d2a2_ros.node._SILENCE", 0.3)
     b = bench()
