@@ -1,36 +1,74 @@
-"""sensor_msgs/Image <-> arrays. Plain encodings are NumPy views; the others go through cv_bridge, imported on demand."""
+"""Image messages <-> arrays. Plain encodings are NumPy views; the others go through cv_bridge, imported on demand.
+
+Compressed ones (JPEG, PNG) are read by Pillow.
+"""
 
 from __future__ import annotations
 
 import sys
 
 import numpy as np
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from d2a2_core.data import encodings
-from d2a2_core.data.encodings import COLOR_ENCODINGS, DEPTH_ENCODINGS, PLAIN, FrameError, depth_array, view
+from d2a2_core.data.encodings import COLOR_ENCODINGS, DEPTH_ENCODINGS, PLAIN, FrameError, view
 from d2a2_core.data.recording import to_millimetres
 
 __all__ = [
     "COLOR_ENCODINGS",
+    "COMPRESSED_INPUTS",
     "DEPTH_ENCODINGS",
     "FrameError",
     "color_array",
     "depth_array",
     "depth_message",
+    "image_type",
     "to_message",
     "view",
 ]
 
 
-def color_array(msg: Image) -> np.ndarray:
+COMPRESSED_INPUTS = ("auto", "none", "color", "depth", "both")
+
+
+def image_type(setting: str, which: str, topic: str) -> type[Image] | type[CompressedImage]:
+    """The type of the images on ``topic``: as ``setting`` says, with "auto" by the last part of the name.
+
+    image_transport's plugins name what they publish so: image_raw/compressed, image_raw/compressedDepth.
+
+    Args:
+        setting: one of :data:`COMPRESSED_INPUTS`.
+        which: "color" or "depth".
+        topic: resolved name.
+    """
+    if setting == "auto":
+        compressed = topic.rsplit("/", 1)[-1] in ("compressed", "compressedDepth")
+    else:
+        compressed = setting in (which, "both")
+    return CompressedImage if compressed else Image
+
+
+def color_array(msg: Image | CompressedImage) -> np.ndarray:
     """RGB uint8 (H, W, 3) of a colour image; a view for the plain encodings.
 
     Raises:
-        FrameError: damaged message, or an encoding that neither we nor cv_bridge can turn into RGB.
+        FrameError: damaged message, or an encoding that neither we nor cv_bridge nor Pillow can turn into RGB.
     """
+    if isinstance(msg, CompressedImage):
+        return encodings.compressed_color_array(msg)
     return encodings.color_array(msg, _through_cv_bridge)
+
+
+def depth_array(msg: Image | CompressedImage) -> np.ndarray:
+    """Depth (h, w) float32 metres, invalid as the camera gave it (0, NaN, inf); 16-bit images are in millimetres.
+
+    Raises:
+        FrameError: damaged message, or an encoding that is not depth.
+    """
+    if isinstance(msg, CompressedImage):
+        return encodings.compressed_depth_array(msg)
+    return encodings.depth_array(msg)
 
 
 def to_message(image: np.ndarray, encoding: str, header: Header) -> Image:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import message_filters
 import numpy as np
@@ -19,18 +20,19 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.time import Time
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 
 from d2a2_core import DepthUpsampler
 from d2a2_core.geometry import Camera, back_project
+from d2a2_core.geometry.plan import RegistrationError
 from d2a2_core.pipeline import DepthPipeline, PipelineResult, describe
 from d2a2_core.provenance import only
 from d2a2_core.uncertainty import load_sigma_head
 from d2a2_ros.cameras import camera_from_info, info_from_camera, is_rectified, rectified_info, resized_info
 from d2a2_ros.clouds import cloud_message
 from d2a2_ros.diagnostics import Reporter, Statistics, diagnostic_array, drift_report
-from d2a2_ros.images import FrameError, color_array, depth_array, depth_message, to_message
+from d2a2_ros.images import FrameError, color_array, depth_array, depth_message, image_type, to_message
 from d2a2_ros.parameters import NodeParameters
 from d2a2_ros.run import run
 from d2a2_ros.transforms import ExtrinsicsSource
@@ -46,8 +48,8 @@ _RESTART_IMAGES, _RESTART_SECONDS = 10, 0.5
 class Pair:
     """What the worker gets: the messages of one pair, by reference; ``epoch`` counts how often stamps began anew."""
 
-    color: Image
-    depth: Image
+    color: Image | CompressedImage
+    depth: Image | CompressedImage
     color_info: CameraInfo | None
     depth_info: CameraInfo | None
     epoch: int
@@ -129,8 +131,11 @@ class UpsampleNode(Node):
             profile, overriding = copy.copy(qos_profile_sensor_data), QoSOverridingOptions.with_default_policies()
             return {"qos_profile": profile, "qos_overriding_options": overriding}
 
-        self._color = message_filters.Subscriber(self, Image, "color/image_raw", **options())
-        self._depth = message_filters.Subscriber(self, Image, "depth/image_raw", **options())
+        def images(which: str, topic: str) -> message_filters.Subscriber:
+            kind = image_type(self.settings.compressed_input, which, self.resolve_topic_name(topic))
+            return message_filters.Subscriber(self, kind, topic, **options())
+
+        self._color, self._depth = images("color", "color/image_raw"), images("depth", "depth/image_raw")
         self._color.registerCallback(self._on_color)  # before the synchroniser, which may have to start over
         self._depth.registerCallback(lambda _: self.statistics.count("depth"))
         self._sync = message_filters.ApproximateTimeSynchronizer(
@@ -141,7 +146,7 @@ class UpsampleNode(Node):
             keep = partial(self._infos.__setitem__, which)
             self.create_subscription(CameraInfo, f"{which}/camera_info", keep, **options())
 
-    def _on_color(self, msg: Image) -> None:
+    def _on_color(self, msg: Image | CompressedImage) -> None:
         """Counts, and notices that a recording plays again from its start."""
         self.statistics.count("color")
         stamp = Time.from_msg(msg.header.stamp)
@@ -167,7 +172,7 @@ class UpsampleNode(Node):
 
     # -- from the synchroniser to the worker ---------------------------------------------------------------------
 
-    def _on_pair(self, color: Image, depth: Image) -> None:
+    def _on_pair(self, color: Image | CompressedImage, depth: Image | CompressedImage) -> None:
         """Runs under the synchroniser's lock, so it only hands references over."""
         self.statistics.count("pairs")
         if not any(publisher.get_subscription_count() for publisher in self._outputs()):
@@ -181,7 +186,8 @@ class UpsampleNode(Node):
         stamp = Time.from_msg((pair.depth if self.settings.stamp_source == "depth" else pair.color).header.stamp)
         if self._last is not None and self._last[0] == pair.epoch and stamp <= self._last[1]:
             self.statistics.count("stale")
-            self.reporter.report("stale", "dropped a pair whose stamp is not after the last published one")
+            self.statistics.last_fault = "dropped a pair whose stamp is not after the last published one"
+            self.reporter.report("stale", self.statistics.last_fault)
             return
         pair = self._described(self._with_infos(pair))
         try:
@@ -195,7 +201,8 @@ class UpsampleNode(Node):
         if pair.epoch != self._epoch:  # stamps began anew while it was computed
             self.statistics.count("stale")
             return
-        self._publish(result, pair.color_info, Header(stamp=stamp.to_msg(), frame_id=pair.color.header.frame_id))
+        frame_id = self.settings.output_frame or pair.color.header.frame_id
+        self._publish(result, pair.color_info, Header(stamp=stamp.to_msg(), frame_id=frame_id))
         self._last = pair.epoch, stamp
         age = (self.get_clock().now().nanoseconds - stamp.nanoseconds) * 1e-9
         self.statistics.published(time.monotonic() - started, age)
@@ -241,10 +248,16 @@ class UpsampleNode(Node):
         self.pipeline.settings = settings = self.settings.pipeline()
         extrinsics = None if settings.registration == "off" else self.extrinsics.lookup(*frames)
         with_sigma = self._sigma_out.get_subscription_count() > 0
-        result = self.pipeline.process(
-            color, depth, self._camera(pair.color_info, color), self._camera(pair.depth_info, depth), extrinsics, *frames,
-            with_sigma,
-        )  # fmt: skip
+        try:
+            result = self.pipeline.process(
+                color, depth, self._camera(pair.color_info, color), self._camera(pair.depth_info, depth), extrinsics, *frames,
+                with_sigma,
+            )  # fmt: skip
+        except RegistrationError as error:
+            if not self.extrinsics.blind or frames[0] == frames[1]:
+                raise
+            hint = "TF cannot be asked here, because Python's tf2_ros (package tf2_ros_py) does not import"
+            raise RegistrationError(f"{error} ({hint})") from error
         self._figures = describe(result)
         if result.registration != self._registration:
             self._registration = result.registration
@@ -272,7 +285,7 @@ class UpsampleNode(Node):
             return None
 
     @staticmethod
-    def _read(which: str, reader: Callable[[Image], np.ndarray], msg: Image) -> np.ndarray:
+    def _read(which: str, reader: Callable[[Any], np.ndarray], msg: Image | CompressedImage) -> np.ndarray:
         try:
             return reader(msg)
         except FrameError as error:
@@ -334,7 +347,8 @@ class UpsampleNode(Node):
     def _on_timer(self) -> None:
         self._problem = self._what_is_missing()
         if self._problem:
-            self.reporter.report(self._problem.split(":")[0], self._problem)
+            cause = self._problem.split(":")[0] + self._problem.partition(";")[2]  # without the figures, which grow
+            self.reporter.report(cause, self._problem)
         constants = {
             "weights": self.settings.weights, "device": str(self.upsampler.device), "precision": self.upsampler.precision,
         }  # fmt: skip
@@ -361,15 +375,34 @@ class UpsampleNode(Node):
             return (
                 f"no images: nothing came on {names[0]} ({counts[0]} publishers) and {names[1]} ({counts[1]} publishers); "
                 "are the cameras running, and the topics remapped to theirs?"
+                + self._hint("color")
+                + self._hint("depth")
             )
         if not depth:
-            return f"no depth images: {color} colour images came, but nothing on {self._depth.sub.topic_name}"
+            name = self._depth.sub.topic_name
+            return f"no depth images: {color} colour images came, but nothing on {name}" + self._hint("depth")
         if not color:
-            return f"no colour images: {depth} depth images came, but nothing on {self._color.sub.topic_name}"
+            name = self._color.sub.topic_name
+            return f"no colour images: {depth} depth images came, but nothing on {name}" + self._hint("color")
         return (
             f"no pairs: {color} colour and {depth} depth images came, but no two stamps within sync_slop="
             f"{self.settings.sync_slop} s; are both cameras' clocks synchronised?"
         )
+
+    def _hint(self, which: str) -> str:
+        """What the ROS graph tells about an image topic on which nothing comes: images of the other type, or beside it."""
+        subscription = (self._color if which == "color" else self._depth).sub
+        name, wanted = subscription.topic_name, subscription.msg_type
+        other = Image if wanted is CompressedImage else CompressedImage
+        types = {info.topic_type for info in self.get_publishers_info_by_topic(name)}
+        if f"sensor_msgs/msg/{other.__name__}" in types:
+            return (
+                f"; {name} carries {other.__name__}, but the node listens for {wanted.__name__}: set the parameter "
+                "compressed_input"
+            )
+        beside = [f"{name}/{suffix}" for suffix in ("compressed", "compressedDepth")]
+        found = [topic for topic in beside if not types and self.count_publishers(topic)]
+        return f"; there is {' and '.join(found)}, give that as {which}_image" if found else ""
 
 
 def main(args: list[str] | None = None) -> int:

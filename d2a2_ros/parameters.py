@@ -20,6 +20,7 @@ from d2a2_core.pipeline import GEOMETRIES, RANGES, PipelineSettings
 from d2a2_core.provenance import POINTS_PROVENANCE
 from d2a2_core.upsampler import PRECISIONS
 from d2a2_core.weights import DEFAULT_WEIGHTS
+from d2a2_ros.images import COMPRESSED_INPUTS
 
 
 class ParameterError(ValueError):
@@ -114,6 +115,13 @@ SPECS = (
     Spec(
         "rectified_input", "auto", "Which images come without lens distortion although their camera info has some; auto: those "
         "of topics with rect or rectified in their name.", choices=RECTIFIED_INPUTS,
+    ),
+    Spec(
+        "compressed_input", "auto", "Which images come as CompressedImage; auto: those of topics named .../compressed or "
+        ".../compressedDepth.", choices=COMPRESSED_INPUTS,
+    ),
+    Spec(
+        "output_frame", "", "frame_id of the outputs; empty: the colour image's. For drivers whose own is not an optical frame.",
     ),
     Spec("min_depth", 0.05, "Measurements nearer than this are rejected, metres.", bounds=(0.0, 1000.0), live=True),
     Spec("max_depth", 20.0, "Measurements farther than this are rejected, metres.", bounds=(0.0, 1000.0), live=True),

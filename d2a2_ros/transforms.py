@@ -37,9 +37,9 @@ class ExtrinsicsSource:
         self._stopped = threading.Event()
 
     @property
-    def has_tf(self) -> bool:
-        """Whether TF can be asked at all."""
-        return self._buffer is not None
+    def blind(self) -> bool:
+        """Whether there is neither a fixed value nor a TF to ask."""
+        return self._fixed is None and self._buffer is None
 
     def stop(self) -> None:
         """Ends a wait that is under way, and waits no more."""

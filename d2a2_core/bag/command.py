@@ -20,6 +20,7 @@ _HELP = {
     "queue_size": "images of each camera that wait for their partner",
     "prefix": "of the topics that are added",
     "cloud_stride": "the cloud takes every n-th row and column",
+    "output_frame": "frame_id of the outputs; empty: the colour image's; for drivers whose own is not an optical frame",
     "start": "seconds from the bag's start at which upsampling begins; all messages are copied all the same",
     "end": "seconds from the bag's start at which upsampling ends",
 }
@@ -32,7 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     for f in fields(BagOptions):
         if f.name in _HELP:
             kind = {"int": int, "float": float, "float | None": float}.get(f.type, str)
-            shown = "" if f.default is None else f" (default {f.default})"
+            shown = "" if f.default in (None, "") else f" (default {f.default})"
             parser.add_argument(_flag(f.name), type=kind, default=f.default, help=_HELP[f.name] + shown)
     parser.add_argument("--storage", choices=("mcap", "sqlite3"), help="of the new bag; without it: as the input")
     parser.add_argument("--cloud", action="store_true", help="add PREFIX/points")

@@ -60,6 +60,7 @@ class BagOptions:
             name of :data:`d2a2_core.provenance.POINTS_PROVENANCE`.
         output_encoding: "32FC1" or "16UC1".
         stamp_source: "color" or "depth".
+        output_frame: frame_id of the outputs; empty: the colour image's.
         start, end: seconds from the bag's start between which pairs are upsampled; everything is copied all the same.
         rectified_input: which images come without the distortion that their infos have, one of
             :data:`d2a2_core.geometry.camera_info.RECTIFIED_INPUTS`.
@@ -79,6 +80,7 @@ class BagOptions:
     points_provenance: str = "all"
     output_encoding: str = "32FC1"
     stamp_source: str = "color"
+    output_frame: str = ""
     start: float | None = None
     end: float | None = None
     rectified_input: str = "auto"

@@ -35,7 +35,7 @@ def open_bag(path: Path) -> Iterator[Any]:
     try:
         from rosbags.rosbag2 import Reader
     except ImportError as error:
-        raise ImportError(f"bags need the package rosbags: pip install 'd2a2_ros[bag]' or rosbags ({error})") from error
+        raise ImportError(f"bags need the package rosbags: pip install 'rosbags>=0.10,<0.12' ({error})") from error
 
     reader = Reader(_storage_path(path))
     try:

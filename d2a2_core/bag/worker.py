@@ -57,7 +57,7 @@ class PairWorker:
         color_msg, color = self._read("colour", color_raw, self._topics.color.msgtype, msgs.read_color)
         depth_msg, depth = self._read("depth", depth_raw, self._topics.depth.msgtype, msgs.read_depth)
         frames = color_msg.header.frame_id, depth_msg.header.frame_id
-        head = msgs.header(stamp, frames[0])
+        head = msgs.header(stamp, self._options.output_frame or frames[0])
         info, camera = self._camera("color", infos[0], color.shape[:2], head)
         _, depth_camera = self._camera("depth", infos[1], depth.shape, head)
         result = self._engine.process(color, depth, camera, depth_camera, self._extrinsics(*frames), *frames)

@@ -4,7 +4,7 @@ Convention: the world is metres with z up. The camera is the optical frame of RE
 camera-to-world. Pixel centres are at integers. Depth is along the camera's z, not along the ray, and NaN where nothing is hit.
 Colours of materials and textures are sRGB in [0, 1] or uint8; shading runs in linear light.
 
-The ray casting itself is Intel Embree through the optional package `embreex` (`pip install d2a2_ros[render]`).
+The ray casting itself is Intel Embree through the optional package `embreex` (setup.py's extra `render`).
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Tracer:
             from embreex import rtcore_scene
             from embreex.mesh_construction import TriangleMesh
         except ImportError as error:
-            raise ImportError("rendering needs the package embreex: pip install d2a2_ros[render]") from error
+            raise ImportError("rendering needs the package embreex: pip install 'embreex>=2.17.7,<5'") from error
         if not meshes:
             raise ValueError("expected a scene with at least one mesh, got none")
         starts = np.cumsum([0] + [len(m.vertices) for m in meshes[:-1]])

@@ -2,7 +2,7 @@
 
     python -m d2a2_core.data.sample_recording OUT --models FOLDER [--seed 5] [--frames 30]
 
-FOLDER holds the archives of Debian's package sweethome3d-furniture. Needs `pip install d2a2_ros[render]`. The format is that of
+FOLDER holds the archives of Debian's package sweethome3d-furniture. Needs the package `embreex`. The format is that of
 :mod:`d2a2_core.data.recording`. The same seed, models and library versions give the same files.
 """
 

@@ -20,6 +20,7 @@ from d2a2_core.data.recording import Frame, Recording, RecordingError
 from d2a2_core.data.sensors import OFF, simulate_tof
 from d2a2_core.depth import doubtful_pixels
 from d2a2_core.geometry import Camera
+from d2a2_core.geometry.plan import same_projection
 
 
 class RecordedPairs(Sequence):
@@ -50,6 +51,13 @@ class RecordedPairs(Sequence):
             raise RecordingError(
                 f"{folder}: depth is in its own camera's view (calibration.json has depth_to_color), expected depth registered "
                 "to the colour camera; record the driver's aligned depth topic"
+            )
+        views = self.recording.views()
+        color, depth = views["color_camera"], views["depth_camera"]
+        if color and depth and not same_projection(depth, color.resized(depth.width, depth.height)):
+            raise RecordingError(
+                f"{folder}: calibration.json's 'depth' has other intrinsics than 'color', so depth is in its own camera's view; "
+                "expected depth registered to the colour camera; record the driver's aligned depth topic"
             )
         count = min(frames or len(self.recording), len(self.recording))
         chosen = np.linspace(0, len(self.recording) - 1, count).round().astype(int).tolist()

@@ -132,7 +132,7 @@ def test_window_offsets_and_options(tmp_path):
     source = write_bag(tmp_path / "in", "sqlite3", frames(10))
     options = BagOptions(
         start=2.5 * FRAME * 1e-9, end=5.5 * FRAME * 1e-9, stamp_source="depth", output_encoding="16UC1",
-        prefix="/fine/", storage="mcap", cloud=True, cloud_stride=5, extrinsics=(0.1, 0, 0, 0, 0, 0, 1),
+        prefix="/fine/", storage="mcap", cloud=True, cloud_stride=5, extrinsics=(0.1, 0, 0, 0, 0, 0, 1), output_frame="optical",
     )  # fmt: skip
     engine = StubEngine()
     upsample_bag(source, tmp_path / "out", engine, options)
@@ -140,9 +140,9 @@ def test_window_offsets_and_options(tmp_path):
     added = [m for m in contents(tmp_path / "out") if m[0].startswith("/fine/")]
     images = [STORE.deserialize_cdr(m[6], IMAGE) for m in added if m[0] == "/fine/image_raw"]
     assert [stamp(m) for m in images] == [START + i * FRAME + 2_000_000 for i in (3, 4, 5)]
-    assert {m.encoding for m in images} == {"16UC1"}
+    assert {(m.encoding, m.header.frame_id) for m in images} == {("16UC1", "optical")}
     cloud = next(STORE.deserialize_cdr(m[6], m[1]) for m in added if m[0] == "/fine/points")
-    assert (cloud.height, cloud.width) == (5, 7)
+    assert (cloud.height, cloud.width, cloud.header.frame_id) == (5, 7, "optical")
     np.testing.assert_allclose(engine.calls[-1][2].translation, [0.1, 0, 0])
     assert len(contents(tmp_path / "out")) == len(contents(source)) + len(added)
 

@@ -116,3 +116,15 @@ def test_depth_in_its_own_view_is_refused(tmp_path):
     pose = {"R": [1, 0, 0, 0, 1, 0, 0, 0, 1], "t": [0.03, 0, 0]}
     with pytest.raises(RecordingError, match="expected depth registered"):
         RecordedPairs(write(tmp_path / "r", [plane()], pose=pose), 4)
+
+
+def test_depth_with_intrinsics_of_its_own_is_not_taken_as_registered(tmp_path):
+    folder = write(tmp_path / "r", [plane()])
+    calibration = json.loads((folder / "calibration.json").read_text())
+    calibration["depth"] = dict(calibration["color"])
+    (folder / "calibration.json").write_text(json.dumps(calibration))
+    assert len(RecordedPairs(folder, 4)) == 1
+    calibration["depth"]["K"] = [120.0, 0, 31.5, 0, 120.0, 23.5, 0, 0, 1]
+    (folder / "calibration.json").write_text(json.dumps(calibration))
+    with pytest.raises(RecordingError, match="other intrinsics"):
+        RecordedPairs(folder, 4)

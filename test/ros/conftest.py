@@ -49,7 +49,7 @@ class Bench:
         from rclpy.executors import SingleThreadedExecutor
         from rclpy.parameter import Parameter
         from rclpy.qos import QoSProfile
-        from sensor_msgs.msg import CameraInfo, Image
+        from sensor_msgs.msg import CameraInfo
 
         from d2a2_ros.node import UpsampleNode
 
@@ -61,8 +61,8 @@ class Bench:
         self._publishers = {
             topic: self.tester.create_publisher(kind, topic, self.qos)
             for topic, kind in (
-                ("color/image_raw", Image),
-                ("depth/image_raw", Image),
+                ("color/image_raw", self.node._color.sub.msg_type),
+                ("depth/image_raw", self.node._depth.sub.msg_type),
                 ("color/camera_info", CameraInfo),
                 ("depth/camera_info", CameraInfo),
             )

@@ -5,12 +5,12 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Header
 
 from d2a2_core.geometry import Camera
 from d2a2_ros.cameras import camera_from_info, info_from_camera, resized_info
-from d2a2_ros.images import FrameError, color_array, depth_array, depth_message, to_message, view
+from d2a2_ros.images import FrameError, color_array, depth_array, depth_message, image_type, to_message, view
 
 RNG = np.random.default_rng(0)
 
@@ -79,6 +79,18 @@ def test_damaged_messages_are_refused_with_a_cause(change, cause):
     with pytest.raises(FrameError) as caught:
         depth_array(msg)
     assert caught.value.cause == cause
+
+
+@pytest.mark.parametrize(
+    ("setting", "topic", "compressed"),
+    [
+        ("auto", "/camera/color/image_raw/compressed", True), ("auto", "/camera/depth/image_raw/compressedDepth", True),
+        ("auto", "/camera/color/image_raw", False), ("auto", "/compressed/image_raw", False), ("color", "/rgb/img", True),
+        ("depth", "/rgb/img", False), ("both", "/rgb/img", True), ("none", "/camera/color/image_raw/compressed", False),
+    ],
+)  # fmt: skip
+def test_the_type_of_images_follows_setting_and_name(setting, topic, compressed):
+    assert image_type(setting, "color", topic) is (CompressedImage if compressed else Image)
 
 
 def test_bayer_goes_through_cv_bridge():

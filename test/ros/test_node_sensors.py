@@ -1,25 +1,28 @@
 """The node on raw sensors: registration, TF, provenance, uncertainty and the calibration watchdog, over real DDS."""
 
+import io
 import sys
 import time
 import types
 from typing import ClassVar
 
 import numpy as np
+import PIL.Image
 import pytest
 
 pytest.importorskip("rclpy")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from sensor_msgs_py import point_cloud2
 
 from d2a2_core import Provenance
 from d2a2_core.geometry import Camera, Offset
+from d2a2_core.pipeline import DepthPipeline
 from d2a2_ros.cameras import info_from_camera
 from d2a2_ros.images import depth_array, view
 
-from .conftest import stamped
+from .conftest import image, stamped
 
 DEPTH, INFO, PROVENANCE, SIGMA, POINTS = (
     f"depth_upsampled/{name}" for name in ("image_raw", "camera_info", "provenance", "sigma", "points")
@@ -211,6 +214,7 @@ def test_without_extrinsics_the_pair_is_refused_and_the_reason_said(bench, tf, m
     b.wait(lambda: b.node.statistics["unusable"] == 1)
     (said,) = (w for w in b.warnings if "transform from 'd' to 'color_frame' is not known" in w)
     assert "extrinsics" in said
+    assert ("tf2_ros_py" in said) == (not installed)
     assert not b.out[DEPTH]
 
 
@@ -418,3 +422,89 @@ def test_what_the_pipeline_found_is_on_diagnostics(bench):
     values = {v.key: v.value for v in b.out["/diagnostics"][-1].status[0].values}
     assert values["rejected"] == "8"
     assert float(values["residual [m]"]) <= 0.03
+
+
+def compressed(pixels, file_format, format, stamp=1.0, frame_id="color_frame", header=b""):
+    """A CompressedImage as image_transport's plugins make it."""
+    file = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(file, file_format, **({"quality": 95} if file_format == "JPEG" else {}))
+    msg = CompressedImage(header=stamped(stamp, frame_id), format=format)
+    msg.data.frombytes(header + file.getvalue())
+    return msg
+
+
+def test_compressed_images_give_what_their_pixels_give(bench):
+    """PNG loses nothing; JPEG is another test's business, see test_bag_topics."""
+    rng = np.random.default_rng(0)
+    color = rng.integers(0, 256, (32, 48, 3), np.uint8)
+    depth = rng.integers(1000, 3000, (8, 12)).astype(np.uint16)
+    depth[2:4, 3:5] = 0
+    b = bench(compressed_input="both")
+    b.listen(DEPTH, Image)
+    b.send("color/image_raw", compressed(color, "PNG", "rgb8; png compressed bgr8"))
+    b.send("depth/image_raw", compressed(depth, "PNG", "16UC1; compressedDepth png", header=bytes(12)))
+    pipeline = DepthPipeline(b.node.upsampler, b.node.settings.pipeline())
+    expected = pipeline.process(color, depth.astype(np.float32) * np.float32(0.001)).depth
+    np.testing.assert_array_equal(depth_array(b.wait_for(DEPTH)[0]), expected)
+
+
+def test_a_damaged_jpeg_is_reported_and_the_node_lives_on(bench):
+    b = bench(compressed_input="color")
+    b.listen(DEPTH, Image)
+    color = np.full((32, 48, 3), 100, np.uint8)
+    depth = np.full((8, 12), 1500, np.uint16)
+    for stamp in (1.0, 2.0):
+        msg = compressed(color, "JPEG", "bgr8; jpeg compressed bgr8", stamp)
+        if stamp == 1.0:
+            msg.data = msg.data[:200]
+        b.send("color/image_raw", msg)
+        b.send("depth/image_raw", image(depth, "16UC1", stamp, "color_frame"))
+        b.wait(lambda stamp=stamp: b.node.statistics["unusable" if stamp == 1.0 else "published"] == 1)
+    assert any("colour: compressed colour image is damaged" in w for w in b.warnings)
+    assert b.wait_for(DEPTH)[0].header.stamp.sec == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "topic", "expected"),
+    [
+        (CompressedImage, "color/image_raw", "/color/image_raw carries CompressedImage, but the node listens for Image"),
+        (CompressedImage, "color/image_raw/compressed", "there is /color/image_raw/compressed, give that as color_image"),
+    ],
+)  # fmt: skip
+def test_images_of_another_type_are_found(bench, monkeypatch, kind, topic, expected):
+    """From another process, as it were: one participant cannot hold a topic with two types."""
+    import rclpy
+
+    monkeypatch.setattr("d2a2_ros.node._SILENCE", 0.3)
+    b = bench()
+    b.tester.destroy_publisher(b._publishers.pop("color/image_raw"))
+    context = rclpy.Context()
+    rclpy.init(args=[], context=context)
+    try:
+        camera = rclpy.create_node("camera", context=context)
+        camera.create_publisher(kind, topic, 1)
+        b.wait(lambda: any(expected in w for w in b.warnings))
+    finally:
+        rclpy.shutdown(context=context)
+
+
+def test_outputs_carry_the_output_frame(bench):
+    b = bench(output_frame="phone_optical_frame")
+    for topic, kind in ((DEPTH, Image), (INFO, CameraInfo), (POINTS, PointCloud2)):
+        b.listen(topic, kind)
+    b.send("color/camera_info", info_from_camera(COLOR_CAMERA, stamped(0, "color_frame")))
+    b.wait(lambda: "color" in b.node._infos)
+    b.send_pair()
+    assert {b.wait_for(topic)[0].header.frame_id for topic in (DEPTH, INFO, POINTS)} == {"phone_optical_frame"}
+
+
+def test_a_pair_dropped_for_its_stamp_is_a_fault_until_the_next_one(bench):
+    b = bench()
+    b.listen(DEPTH, Image)
+    b.send_pair(stamp=2.0)
+    b.wait_for(DEPTH)
+    b.send_pair(stamp=1.0)
+    b.wait(lambda: "stamp is not after" in b.node.statistics.last_fault)
+    b.send_pair(stamp=3.0)
+    b.wait_for(DEPTH, 2)
+    b.wait(lambda: not b.node.statistics.last_fault)

@@ -172,7 +172,7 @@ def test_topics_page_has_every_parameter_and_topic(repo):
     for spec in SPECS:
         (row,) = (line for line in page.splitlines() if line.startswith(f"| `{spec.name}`"))
         default = spec.default if spec.type is None else "(not set)"
-        shown = str(default).lower() if isinstance(default, bool) else default
+        shown = str(default).lower() if isinstance(default, bool) else "(empty)" if default == "" else default
         assert f"| {shown} |" in row, f"{spec.name}: the page lacks the default {spec.default}"
     tree = ast.parse((repo / "d2a2_ros" / "node.py").read_text())
     strings = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
