@@ -32,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="d2a2", description="RGB-guided depth super-resolution with D2A2.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_upsample(commands)
+    _add_offset(commands)
     _add_bag(commands)
     _add_train(commands)
     _add_ablate(commands)
@@ -63,6 +64,10 @@ def _add_upsample(commands) -> None:
         "--registration", default="auto", choices=("auto", "on", "off"), help="of depth to the colour camera"
     )
     p.add_argument("--no-hygiene", action="store_true", help="keep flying and stray measurements")
+    p.add_argument(
+        "--color-offset", type=float, nargs=2, default=(0.0, 0.0), metavar=("DX", "DY"),
+        help="where colour lies seen from depth, pixels to the right and down, to be taken out; d2a2 offset finds it",
+    )  # fmt: skip
     _add_model_options(p)
     p.set_defaults(run=_upsample)
 
@@ -92,7 +97,9 @@ def _upsample(o: argparse.Namespace) -> None:
     else:
         frames, views = [read_frame(*o.input)], {}
     upsampler = DepthUpsampler.from_pretrained(o.weights, o.device, o.precision)
-    settings = PipelineSettings(o.registration, max_fill_px=o.max_fill_px, hygiene=not o.no_hygiene, watchdog=False)
+    settings = PipelineSettings(
+        o.registration, max_fill_px=o.max_fill_px, hygiene=not o.no_hygiene, color_offset=tuple(o.color_offset), watchdog=False,
+    )  # fmt: skip
     pipeline = DepthPipeline(upsampler, settings, load_sigma_head(o.weights))
     o.out.mkdir(parents=True, exist_ok=True)
     for i in tqdm(range(len(frames)), unit="frame", disable=None):
@@ -103,6 +110,57 @@ def _upsample(o: argparse.Namespace) -> None:
         if result.sigma is not None:
             Image.fromarray(to_millimetres(10 * result.sigma)).save(o.out / f"{frame.name}.sigma.png")
     print(f"{len(frames)} depth images written to {o.out}; {result.registration}")
+
+
+# -- offset ------------------------------------------------------------------------------------------------------------
+
+
+def _add_offset(commands) -> None:
+    p = commands.add_parser(
+        "offset", help="by how much colour lies beside depth in a recording: an error of the calibration"
+    )
+    p.add_argument("recording", type=Path, help="folder recording")
+    p.add_argument(
+        "--registration", default="auto", choices=("auto", "on", "off"), help="of depth to the colour camera"
+    )
+    p.set_defaults(run=_offset)
+
+
+def _offset(o: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from d2a2_core.data.recording import Recording
+    from d2a2_core.geometry import EdgeOffset
+    from d2a2_core.pipeline import DepthPipeline, PipelineSettings
+    from d2a2_core.upsampler import DepthUpsampler
+
+    frames = Recording(o.recording)
+    # The network is not run; its weights say which scales there are.
+    pipeline = DepthPipeline(DepthUpsampler.from_pretrained(DEFAULT_WEIGHTS, "cpu"), PipelineSettings(o.registration))
+    pipeline.watchdog = EdgeOffset(window=max(len(frames), 1), min_frames=1)
+    views = frames.views()
+    for i in tqdm(range(len(frames)), unit="frame", disable=None):
+        frame = frames[i]
+        pipeline.watch(frame.color, frame.depth, **views)
+    found = pipeline.watchdog.estimate()
+    if found is None:
+        print(
+            f"{len(frames)} frames: too few depth edges, or no offset within {pipeline.watchdog.max_shift:g} pixels fits"
+        )
+        return
+    print(
+        f"{len(frames)} frames: colour lies {abs(found.dx):.1f} px to the {'right' if found.dx > 0 else 'left'} of depth and "
+        f"{abs(found.dy):.1f} px {'below' if found.dy > 0 else 'above'}, confidence {found.confidence:.2f}"
+    )
+    if found.confidence < pipeline.watchdog.min_confidence:
+        print(f"below a confidence of {pipeline.watchdog.min_confidence:g} that is no reason to change anything")
+    elif found.magnitude < 1:
+        print("less than a pixel: nothing to take out")
+    else:
+        print(
+            f"to take it out: --color-offset {found.dx:.1f} {found.dy:.1f}; in the node: color_offset: [{found.dx:.1f}, "
+            f"{found.dy:.1f}]"
+        )
 
 
 # -- bag ---------------------------------------------------------------------------------------------------------------

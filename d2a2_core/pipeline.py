@@ -1,8 +1,8 @@
 """DepthPipeline: from a camera pair as the drivers publish it to depth that can be trusted, pixel by pixel.
 
 Around the network: registration of depth to the colour camera, rejection of bad measurements, a range that does not flicker,
-consistency with what was measured, provenance and uncertainty. One instance serves one stream of frames. The live node
-and `d2a2 bag` run exactly this.
+consistency with what was measured, provenance and uncertainty, and correction of a small offset between the two images. One
+instance serves one stream of frames. The live node and `d2a2 bag` run exactly this.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ from d2a2_core.upsampler import DepthUpsampler
 
 GEOMETRIES = ("raw", "rectified")
 RANGES = ("stable", "frame")
+MAX_OFFSET = 100  # pixels; more is no small error of a calibration
+_LOOK_EVERY = 5  # frames between two looks at what the watchdog found
+_WORTH = (1.0, 0.2)  # colour pixels and LR cells: an offset over both is worth correcting
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,10 @@ class PipelineSettings:
         depth_range: what depth is normalised by: "stable" over the stream, or each "frame"'s own range.
         consistency: whether the result is made to reproduce the measurements within the bound.
         bound_abs, bound_rel: of consistency, metres and share of the depth; the larger of the two counts.
+        color_offset: (dx, dy), where colour lies seen from depth, pixels of the colour image, x right and y down, as
+            :class:`d2a2_core.geometry.EdgeOffset` finds it; rounded to whole pixels and taken out.
         watchdog: whether the offset between depth and colour edges is watched.
+        correct_offset: whether what the watchdog finds with confidence is taken out, too, up to its ``max_shift``.
     """
 
     registration: str = "auto"
@@ -62,7 +68,9 @@ class PipelineSettings:
     consistency: bool = True
     bound_abs: float = BOUND_ABS_M
     bound_rel: float = BOUND_REL
+    color_offset: tuple[float, float] = (0.0, 0.0)
     watchdog: bool = True
+    correct_offset: bool = False
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -72,6 +80,12 @@ class PipelineSettings:
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
+        if len(self.color_offset) != 2 or not all(abs(value) <= MAX_OFFSET for value in self.color_offset):
+            raise ValueError(
+                f"color_offset must be two numbers [dx, dy] of pixels up to {MAX_OFFSET}, got {list(self.color_offset)}"
+            )
+        if self.correct_offset and not self.watchdog:
+            raise ValueError("correct_offset needs the watchdog, which finds the offset")
         if not 0 <= self.min_depth < self.max_depth:
             raise ValueError(f"expected 0 <= min_depth < max_depth, got {self.min_depth} and {self.max_depth}")
         if not (self.max_fill_px >= 0 and self.bound_abs >= 0 and self.bound_rel >= 0):
@@ -97,6 +111,7 @@ class PipelineResult:
         residual: largest |reduced result - measurement| over the trusted measurements (not flying, not at a depth edge, where a
             measurement is not the mean of its cell), metres; NaN without any.
         removed: number of measurements rejected.
+        offset: (dx, dy), whole pixels by which colour was found or said to lie beside depth, and which were taken out.
     """
 
     depth: np.ndarray
@@ -109,6 +124,7 @@ class PipelineResult:
     assumed_registered: bool
     residual: float
     removed: int
+    offset: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -151,6 +167,8 @@ class DepthPipeline:
         """Forgets the stream so far: the next frame is the first of another."""
         self._range = StableRange()
         self.watchdog = EdgeOffset()
+        self._watched, self._watched_offset, self._found = 0, (0, 0), np.zeros(2)
+        self._size: tuple[int, ...] = ()
 
     def state(self) -> dict[str, Any]:
         """What one frame hands on to the next that matters to its result, fit for JSON."""
@@ -185,6 +203,50 @@ class DepthPipeline:
             RegistrationError: depth has to be registered, but something for it is missing.
             ValueError: sizes or types that cannot be; see :meth:`DepthUpsampler.upsample`.
         """
+        color, measured, out_camera, plan = self._prepare(
+            color, depth, color_camera, depth_camera, extrinsics, color_frame, depth_frame
+        )
+        # Where depth lies is what was measured, so colour is moved to it, and the results move with colour back.
+        offset = self._offset(color)
+        guide = _moved(color, (-offset[0], -offset[1]), None)
+        result = self._upsample(guide, measured, out_camera, plan, sigma)
+        if self.settings.watchdog:
+            self._watch(guide, measured, offset)
+        if offset == (0, 0):
+            return result
+        return replace(
+            result, depth=_moved(result.depth, offset, np.nan), provenance=_moved(result.provenance, offset, 0),
+            sigma=None if result.sigma is None else _moved(result.sigma, offset, np.nan), color=color, offset=offset,
+        )  # fmt: skip
+
+    def watch(
+        self,
+        color: np.ndarray,
+        depth: np.ndarray,
+        color_camera: Camera | None = None,
+        depth_camera: Camera | None = None,
+        extrinsics: Extrinsics | None = None,
+        color_frame: str = "",
+        depth_frame: str = "",
+    ) -> None:
+        """Shows a pair to the watchdog alone, without the network: what :meth:`process` takes, and raises."""
+        color, measured, _, _ = self._prepare(
+            color, depth, color_camera, depth_camera, extrinsics, color_frame, depth_frame
+        )
+        offset = self._offset(color)
+        self._watch(_moved(color, (-offset[0], -offset[1]), None), measured, offset)
+
+    def _prepare(
+        self,
+        color: np.ndarray,
+        depth: np.ndarray,
+        color_camera: Camera | None,
+        depth_camera: Camera | None,
+        extrinsics: Extrinsics | None,
+        color_frame: str,
+        depth_frame: str,
+    ) -> tuple[np.ndarray, _Measured, Camera | None, RegistrationPlan]:
+        """The guide, depth on its LR grid, the camera of both, and how they came about."""
         color, depth = self.upsampler.check(color, depth)
         plan = plan_registration(
             self.settings.registration, self.settings.output_geometry == "rectified", depth.shape, color_camera, depth_camera,
@@ -199,8 +261,15 @@ class DepthPipeline:
         if plan.rectify:
             out_camera = replace(color_camera, model="", distortion=())
             color = self._rectify(color, color_camera)
-        measured = self._measure(depth, color.shape[:2], plan, out_camera)
-        return self._upsample(color, measured, out_camera, plan, sigma)
+        return color, self._measure(depth, color.shape[:2], plan, out_camera), out_camera, plan
+
+    def _offset(self, color: np.ndarray) -> tuple[int, int]:
+        """What is to be taken out of a pair with this colour image."""
+        if color.shape != self._size:
+            self._size, self._found = color.shape, np.zeros(2)  # what was found were other pixels
+        found = self._found if self.settings.correct_offset else 0.0
+        dx, dy = np.rint(np.array(self.settings.color_offset) + found).astype(int).tolist()
+        return dx, dy
 
     def _measure(
         self, depth: np.ndarray, size: tuple[int, int], plan: RegistrationPlan, camera: Camera | None
@@ -242,20 +311,38 @@ class DepthPipeline:
         sigma = None
         if with_sigma and self.sigma_head is not None:
             sigma = self.sigma_head.predict(guide, lr, out)[0, 0].cpu().numpy()
-        if settings.watchdog:
-            self._watch(color, lr[0, 0].cpu().numpy(), scale)
         residual = residual.abs().nan_to_num(-1.0).amax().item()
         return PipelineResult(
             out[0, 0].cpu().numpy(), provenance[0, 0].cpu().numpy(), sigma, color, camera, scale, plan.why, plan.assumed,
             residual if residual >= 0 else float("nan"), measured.rejected,
         )  # fmt: skip
 
-    def _watch(self, color: np.ndarray, lr: np.ndarray, scale: int) -> None:
+    def _watch(self, color: np.ndarray, measured: _Measured, offset: tuple[int, int]) -> None:
+        """Shows colour that was moved by ``offset`` to the watchdog."""
+        scale, lr = measured.scale, measured.lr[0, 0].cpu().numpy()
         # Whole cells alone: the last ones may reach beyond the image, and both must cover the same rectangle.
         rows, cols = (length // scale for length in color.shape[:2])
         if rows and cols:
             with self.watching:
+                if offset != self._watched_offset:  # what it has seen so far was of another
+                    self.watchdog.reset()
+                    self._watched, self._watched_offset = 0, offset
                 self.watchdog.update(color[: rows * scale, : cols * scale], lr[:rows, :cols])
+                if self.settings.correct_offset:
+                    self._correct(scale)
+
+    def _correct(self, scale: int) -> None:
+        """Takes over what the watchdog found on top of what is corrected already."""
+        self._watched += 1
+        if self._watched % _LOOK_EVERY:
+            return
+        rest = self.watchdog.estimate()
+        if rest is None or rest.confidence < self.watchdog.min_confidence:
+            return
+        found = self._found + np.array([rest.dx, rest.dy])
+        # Beyond what it looks for at once it may have followed an alias of the texture.
+        if rest.magnitude > max(_WORTH[0], _WORTH[1] * scale) and np.hypot(*found) <= self.watchdog.max_shift:
+            self._found = np.rint(found)
 
     def _inspect(self, depth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Depth (1, 1, h, w) without what is out of range, where that was, and which of the rest is flying or stray."""
@@ -290,6 +377,19 @@ class DepthPipeline:
         return out[0].permute(1, 2, 0).round().to(torch.uint8).contiguous().cpu().numpy()
 
 
+def _moved(image: np.ndarray, offset: tuple[int, int], fill: float | None) -> np.ndarray:
+    """Content of (H, W, ...) moved right and down by whole pixels; ``fill`` where nothing comes from, None repeats the edge."""
+    if offset == (0, 0):
+        return image
+    (height, width), (dx, dy) = image.shape[:2], offset
+    rows, columns = np.arange(height) - dy, np.arange(width) - dx
+    out = image[rows.clip(0, height - 1)[:, None], columns.clip(0, width - 1)]
+    if fill is not None:
+        out[(rows < 0) | (rows >= height)] = fill
+        out[:, (columns < 0) | (columns >= width)] = fill
+    return out
+
+
 def _cells_to_pixels(cells: Tensor, scale: int, size: tuple[int, int]) -> Tensor:
     """(B, 1, h, w) on the network's LR grid -> (B, 1, H, W)."""
     return cells.repeat_interleave(scale, 2).repeat_interleave(scale, 3)[..., : size[0], : size[1]]
@@ -301,4 +401,4 @@ def describe(result: PipelineResult) -> dict[str, Any]:
         "registration": result.registration,
         "residual [m]": f"{result.residual:.4f}",
         "rejected": str(result.removed),
-    }
+    } | ({"corrected offset [px]": f"{result.offset[0]:+d} {result.offset[1]:+d}"} if result.offset != (0, 0) else {})

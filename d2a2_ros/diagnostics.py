@@ -113,7 +113,7 @@ def drift_report(watchdog: EdgeOffset, threshold_px: float) -> tuple[str, dict[s
         return "", figures
     return (
         f"depth edges are {offset.magnitude:.1f} px off the colour edges (right {offset.dx:+.1f}, down {offset.dy:+.1f}): the "
-        "extrinsics or intrinsics have drifted; calibrate the cameras again"
+        "extrinsics or intrinsics have drifted; calibrate the cameras again, or set correct_offset"
     ), figures
 
 

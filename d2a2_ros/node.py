@@ -76,7 +76,7 @@ class UpsampleNode(Node):
         self.reporter = Reporter(self.get_logger())
         self._infos: dict[str, CameraInfo] = {}
         self._sizes: tuple | None = None
-        self._registration = ""
+        self._registration, self._offset = "", (0, 0)
         self._last: tuple[int, Time] | None = None  # epoch and stamp of what was published last; the worker's own
         self._newest: Time | None = None  # colour stamp
         self._late, self._epoch, self._pipeline_epoch = 0, 0, 0
@@ -259,6 +259,11 @@ class UpsampleNode(Node):
             hint = "TF cannot be asked here, because Python's tf2_ros (package tf2_ros_py) does not import"
             raise RegistrationError(f"{error} ({hint})") from error
         self._figures = describe(result)
+        if result.offset != self._offset:
+            self._offset = result.offset
+            self.get_logger().info(
+                f"colour lies {result.offset[0]:+d} {result.offset[1]:+d} px beside depth, taken out"
+            )
         if result.registration != self._registration:
             self._registration = result.registration
             self.get_logger().info(result.registration)

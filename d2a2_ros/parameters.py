@@ -54,7 +54,7 @@ class Spec:
         """What to give, and how to write it in YAML, for messages."""
         allowed = f" from {self.bounds[0]} to {self.bounds[1]}" if self.bounds else ""
         if self.type == Parameter.Type.DOUBLE_ARRAY:
-            return "a list of numbers, each with decimal points: [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]"
+            return "a list of numbers, each with decimal points: [0.0, 1.0]"
         if isinstance(self.default, float):
             return f"float{allowed}, with a decimal point (6.0, not 6)"
         if "on" in self.choices:  # YAML reads a bare on as true
@@ -142,6 +142,14 @@ SPECS = (
         "have drifted, if it is above 0.6 low-resolution cells too (2.4 px at x4); 0 does not watch.",
         bounds=(0.0, 100.0), live=True,
     ),
+    Spec(
+        "color_offset", (), "Where colour lies seen from depth, [dx, dy] pixels to the right and down, taken out of the results.",
+        type=Parameter.Type.DOUBLE_ARRAY, live=True,
+    ),
+    Spec(
+        "correct_offset", False, "Whether an offset of up to 10 pixels that edges show with confidence is taken out, too.",
+        live=True,
+    ),
     Spec("threads", 0, "CPU threads of the network; 0 leaves it to torch.", bounds=(0, 256)),
 )  # fmt: skip
 
@@ -185,7 +193,8 @@ class NodeParameters:
     def _pipeline(self, changes: dict[str, Any]) -> PipelineSettings:
         names = [f.name for f in fields(PipelineSettings) if f.name != "watchdog"]
         values = {name: changes[name] if name in changes else getattr(self, name) for name in names}
-        return PipelineSettings(**values, watchdog=self.drift_threshold_px > 0)
+        values["color_offset"] = tuple(values["color_offset"] or ()) or (0.0, 0.0)
+        return PipelineSettings(**values, watchdog=self.drift_threshold_px > 0 or values["correct_offset"])
 
     def _validate(self, parameters: list[Parameter]) -> SetParametersResult:
         changes, specs = {parameter.name: parameter.value for parameter in parameters}, {s.name: s for s in SPECS}

@@ -56,6 +56,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     for f in _pipeline_fields():
         if isinstance(f.default, bool):
             group.add_argument(_flag(f.name), action=argparse.BooleanOptionalAction, default=f.default)
+        elif isinstance(f.default, tuple):
+            group.add_argument(
+                _flag(f.name), type=float, nargs=len(f.default), default=f.default, help=f"default {f.default}"
+            )
         else:
             group.add_argument(_flag(f.name), type=type(f.default), default=f.default, help=f"default {f.default}")
 
@@ -95,7 +99,8 @@ def _engine(o: argparse.Namespace) -> tuple[Engine, dict]:
 
     settings = {f.name: getattr(o, f.name) for f in _pipeline_fields()}
     upsampler = DepthUpsampler.from_pretrained(o.weights, o.device, o.precision, scale=o.scale)
-    # The watchdog only reports; nobody listens here.
+    settings["color_offset"] = tuple(settings["color_offset"])
+    # The watchdog only reports, or corrects as it goes, which a run that is resumed could not repeat.
     pipeline = DepthPipeline(upsampler, PipelineSettings(**settings, watchdog=False), load_sigma_head(o.weights))
     files = {"weights": resolve_weights(o.weights)}
     files["sigma"] = sigma_path(files["weights"])
@@ -107,7 +112,7 @@ def _engine(o: argparse.Namespace) -> tuple[Engine, dict]:
 def _pipeline_fields() -> list[Any]:
     from d2a2_core.pipeline import PipelineSettings
 
-    return [f for f in fields(PipelineSettings) if f.name != "watchdog"]
+    return [f for f in fields(PipelineSettings) if f.name not in ("watchdog", "correct_offset")]
 
 
 def _flag(name: str) -> str:

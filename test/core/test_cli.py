@@ -1,6 +1,7 @@
 """The command line, as a user calls it: results on real formats, and one clear line for every mistake."""
 
 import csv
+import re
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from d2a2_core import D2A2, D2A2Lite
 from d2a2_core.cli import main
+from d2a2_core.data.recording import Recording
 from d2a2_core.training.ablations import ablation_models
 from d2a2_core.weights import load_weights, save_weights
 
@@ -37,6 +39,37 @@ def test_upsample_two_files(tmp_path, tiny):
     np.testing.assert_array_equal(np.unique(provenance[:, :24]), [1])
     np.testing.assert_array_equal(np.unique(provenance[:, 24:28]), [3])
     np.testing.assert_array_equal(np.unique(provenance[:, 28:]), [0])
+
+
+@pytest.mark.parametrize(
+    ("moved", "expected"),
+    [
+        ((4, -3), ["3.9 px to the right|4.0 px to the right|4.1 px to the right", "above", "--color-offset"]),
+        ((0, 0), ["less than a pixel"]),
+        (None, ["too few depth edges"]),
+    ],
+)
+def test_offset_of_a_recording(tmp_path, repo, capsys, moved, expected):
+    sample = Recording(repo / "sample_recording")
+    for i in range(0, 24, 3):
+        color, depth = sample[i].color, sample[i].depth_mm
+        depth = np.full_like(depth, 2000) if moved is None else depth
+        Image.fromarray(np.roll(color, (moved or (0, 0))[::-1], (0, 1))).save(tmp_path / f"{i:03}.color.png")
+        Image.fromarray(depth).save(tmp_path / f"{i:03}.depth.png")
+    assert main(["offset", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert all(re.search(text, said) for text in expected), said
+
+
+def test_upsample_takes_an_offset_out(tmp_path, tiny):
+    Image.fromarray(np.full((32, 48, 3), 90, np.uint8)).save(tmp_path / "a.color.png")
+    Image.fromarray(np.full((8, 12), 2000, np.uint16)).save(tmp_path / "a.depth.png")
+    arguments = ["upsample", tmp_path / "a.color.png", tmp_path / "a.depth.png", "--out", tmp_path, "--weights", tiny]
+    assert main([str(a) for a in [*arguments, "--color-offset", 3, -2]]) == 0
+    provenance = np.asarray(Image.open(tmp_path / "a.provenance.png"))
+    assert (provenance[:-2, 3:] == 1).all()
+    assert (provenance[-2:] == 0).all()
+    assert (provenance[:, :3] == 0).all()
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from d2a2_core import DepthUpsampler, Provenance
+from d2a2_core.data.recording import Recording
 from d2a2_core.geometry import Camera, Extrinsics
 from d2a2_core.geometry.plan import RegistrationError, plan_registration, rectifying_grid
-from d2a2_core.pipeline import DepthPipeline, PipelineSettings
+from d2a2_core.pipeline import DepthPipeline, PipelineSettings, describe
 
 COLOR = Camera(96, 64, 80.0, 80.0, 47.5, 31.5)
 DEPTH = Camera(30, 24, 22.0, 22.0, 14.5, 11.5)
@@ -83,6 +84,10 @@ def test_what_is_missing_is_said(changes, message):
         {"bound_abs": -1.0},
         {"bound_rel": float("nan")},
         {"max_fill_px": -1.0},
+        {"color_offset": (1.0,)},
+        {"color_offset": (0.0, float("nan"))},
+        {"color_offset": (0.0, 101.0)},
+        {"correct_offset": True, "watchdog": False},
     ],
 )
 def test_settings_that_cannot_be(bad):
@@ -285,6 +290,78 @@ def test_the_watchdog_sees_both_images_of_the_same_rectangle(monkeypatch):
     pipeline.process(np.zeros((66, 98, 3), np.uint8), np.ones((17, 25), np.float32))
     ((color, lr),) = seen
     assert (color[0] / lr[0], color[1] / lr[1]) == (4, 4)
+
+
+class Guided(Bilinear):
+    """A network whose result tells the guide apart: red is added to depth."""
+
+    def forward(self, guide, lr):
+        return super().forward(guide, lr) + guide[:, :1]
+
+
+@pytest.mark.parametrize("offset", [(3, -2), (-5, 0), (0, 40)])
+def test_results_lie_where_colour_lies(offset):
+    """Colour and depth of one scene, colour moved: the results are those of the scene, moved likewise."""
+    dx, dy = offset
+    rng = np.random.default_rng(0)
+    scene = rng.integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    depth = rng.uniform(1, 2, (16, 24)).astype(np.float32)
+    settings = {"consistency": False, "depth_range": "frame", "hygiene": False}
+    expected = make(Guided(), **settings).process(scene, depth)
+    v, u = np.mgrid[:64, :96]
+    moved = scene[(v - dy).clip(0, 63), (u - dx).clip(0, 95)]
+    result = make(Guided(), color_offset=(dx + 0.4, dy - 0.4), **settings).process(moved, depth)
+    inside = (v >= dy) & (v < 64 + dy) & (u >= dx) & (u < 96 + dx)
+    rows, columns = (v - dy)[inside], (u - dx)[inside]
+    # What the moved image has lost beyond its border the network cannot see either; of depth there it knows the edge's colour.
+    np.testing.assert_allclose(result.depth[inside], expected.depth[rows, columns], atol=1e-6)
+    np.testing.assert_array_equal(result.provenance[inside], expected.provenance[rows, columns])
+    assert np.isnan(result.depth[~inside]).all()
+    assert (result.provenance[~inside] == Provenance.NONE).all()
+    np.testing.assert_array_equal(result.color, moved)
+    assert result.offset == offset
+    assert describe(result)["corrected offset [px]"] == f"{dx:+d} {dy:+d}"
+
+
+@pytest.fixture(scope="module")
+def recorded(request):
+    recording = Recording(request.config.rootpath / "sample_recording")
+    return [recording[i] for i in range(0, len(recording), 2)]
+
+
+def shown(pipeline, frames, dx, dy):
+    """What the pipeline would take out after it has seen the frames, colour moved right by dx and down by dy."""
+    for frame in frames:
+        color = np.roll(frame.color, (dy, dx), (0, 1))
+        pipeline.watch(color, frame.depth)
+    return pipeline._offset(color)
+
+
+def test_an_offset_that_edges_show_is_found_and_followed(recorded):
+    pipeline = make(registration="off", correct_offset=True)
+    assert shown(pipeline, recorded, 0, 0) == (0, 0)
+    for expected in ((4, -3), (-2, 2), (0, 0)):
+        found = shown(pipeline, recorded, *expected)
+        assert np.hypot(found[0] - expected[0], found[1] - expected[1]) <= 1
+    pipeline.settings = PipelineSettings(registration="off")
+    shown(pipeline, recorded, 4, -3)
+    assert shown(pipeline, recorded, 4, -3) == (0, 0)  # reported, not taken out
+    assert np.hypot(pipeline.watchdog.estimate().dx - 4, pipeline.watchdog.estimate().dy + 3) < 1
+
+
+def test_an_offset_given_is_what_is_left_out_of_the_search(recorded):
+    pipeline = make(registration="off", correct_offset=True, color_offset=(4.0, -3.0))
+    assert shown(pipeline, recorded, 4, -3) == (4, -3)
+    assert abs(pipeline.watchdog.estimate().dx) < 1
+
+
+def test_an_offset_found_is_forgotten_with_the_stream_and_with_the_size(recorded):
+    pipeline = make(registration="off", correct_offset=True)
+    assert shown(pipeline, recorded, 4, -3) != (0, 0)
+    assert pipeline._offset(recorded[0].color[:-8]) == (0, 0)
+    assert shown(pipeline, recorded, 4, -3) != (0, 0)
+    pipeline.reset()
+    assert pipeline._offset(recorded[0].color) == (0, 0)
 
 
 def test_sigma_is_computed_on_demand():

@@ -46,7 +46,7 @@ def test_bag_and_node_give_the_same_messages(bench, tiny_weights, tmp_path, case
     # A different order of axes and a padded row are the drivers' business, but must not make a difference here either.
     pairs[3][0].encoding = "bgr8"
 
-    b = bench(max_fill_px=6.0, **({"extrinsics": EXTRINSICS} if apart else {}))
+    b = bench(max_fill_px=6.0, color_offset=[2.0, -1.0], **({"extrinsics": EXTRINSICS} if apart else {}))
     for name, kind in KINDS.items():
         b.listen(f"depth_upsampled/{name}", kind)
     b.send("color/camera_info", color_info)
@@ -73,7 +73,7 @@ def test_bag_and_node_give_the_same_messages(bench, tiny_weights, tmp_path, case
             writer.write(connections["/c/color/image_raw"], 10**9 + n, serialize_message(color))
             writer.write(connections["/c/depth/image_raw"], 10**9 + n, serialize_message(depth))
     arguments = ["bag", tmp_path / "in", tmp_path / "out", "--cloud", "--weights", tiny_weights, "--device", "cpu"]
-    arguments += ["--max-fill-px", 6.0, *(["--extrinsics", *EXTRINSICS] if apart else [])]
+    arguments += ["--max-fill-px", 6.0, "--color-offset", 2.0, -1.0, *(["--extrinsics", *EXTRINSICS] if apart else [])]
     assert main([str(a) for a in arguments]) == 0
 
     got = {name: [] for name in KINDS}

@@ -508,3 +508,22 @@ def test_a_pair_dropped_for_its_stamp_is_a_fault_until_the_next_one(bench):
     b.send_pair(stamp=3.0)
     b.wait_for(DEPTH, 2)
     b.wait(lambda: not b.node.statistics.last_fault)
+
+
+def test_an_offset_can_be_set_while_running_and_is_shown(bench):
+    from rclpy.parameter import Parameter
+
+    b = bench()
+    b.listen(DEPTH, Image)
+    b.send_pair(stamp=1.0)
+    assert np.isfinite(depth_array(b.wait_for(DEPTH)[0])).all()
+    refused = b.node.set_parameters([Parameter("color_offset", value=[1.0, 2.0, 3.0])])[0]
+    assert not refused.successful
+    assert "color_offset must be two numbers" in refused.reason
+    assert b.node.set_parameters([Parameter("color_offset", value=[3.0, -2.0])])[0].successful
+    b.send_pair(stamp=2.0)
+    depth = depth_array(b.wait_for(DEPTH, 2)[1])
+    assert np.isnan(depth[:, :3]).all()
+    assert np.isnan(depth[-2:]).all()
+    assert np.isfinite(depth[:-2, 3:]).all()
+    assert b.node._figures["corrected offset [px]"] == "+3 -2"
