@@ -35,7 +35,8 @@ GEOMETRIES = ("raw", "rectified")
 RANGES = ("stable", "frame")
 MAX_OFFSET = 100  # pixels; more is no small error of a calibration
 _LOOK_EVERY = 5  # frames between two looks at what the watchdog found
-_WORTH = (1.0, 0.2)  # colour pixels and LR cells: an offset over both is worth correcting
+# Colour pixels and LR cells; an offset over both is worth correcting: the first (aligned scenes show less), then what is left.
+_WORTH_FIRST, _WORTH_MORE = (1.0, 0.4), (1.0, 0.2)
 
 
 @dataclass(frozen=True)
@@ -341,7 +342,8 @@ class DepthPipeline:
             return
         found = self._found + np.array([rest.dx, rest.dy])
         # Beyond what it looks for at once it may have followed an alias of the texture.
-        if rest.magnitude > max(_WORTH[0], _WORTH[1] * scale) and np.hypot(*found) <= self.watchdog.max_shift:
+        pixels, cells = _WORTH_MORE if self._found.any() else _WORTH_FIRST
+        if rest.magnitude > max(pixels, cells * scale) and np.hypot(*found) <= self.watchdog.max_shift:
             self._found = np.rint(found)
 
     def _inspect(self, depth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
