@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from d2a2_core.data.rvl import decode_rvl
+
 #: encoding: (dtype, channels), for what is read without any library
 PLAIN = {
     "rgb8": (np.uint8, 3), "bgr8": (np.uint8, 3), "rgba8": (np.uint8, 4), "bgra8": (np.uint8, 4), "mono8": (np.uint8, 1),
@@ -24,6 +26,9 @@ DEPTH_ENCODINGS = ("16UC1", "mono16", "32FC1")
 
 #: of compressedDepth: format (an enum, and padding), then the two quantisation parameters of 32FC1
 _COMPRESSED_DEPTH_HEADER = struct.Struct("<iff")
+#: of RVL in it: columns, rows
+_RVL_SIZE = struct.Struct("<II")
+_MOST_PIXELS = 1 << 26  # so that a damaged size asks for no gigabytes
 
 
 class FrameError(ValueError):
@@ -121,24 +126,30 @@ def compressed_color_array(msg: Any) -> np.ndarray:
 def compressed_depth_array(msg: Any) -> np.ndarray:
     """Depth (h, w) float32 metres of a sensor_msgs/CompressedImage as compressed_depth_image_transport writes it.
 
-    That is a header of 12 bytes and a 16-bit PNG: of millimetres for 16UC1; for 32FC1 of d = a / z + b with a, b in the
-    header, 0 invalid, see ros-perception/image_transport_plugins, compressed_depth_image_transport/src/codec.cpp.
+    That is a header of 12 bytes and a 16-bit image, PNG or RVL: of millimetres for 16UC1; for 32FC1 of d = a / z + b with a, b
+    in the header, 0 invalid, see ros-perception/image_transport_plugins, compressed_depth_image_transport/src/codec.cpp.
     A 16-bit PNG without that header (format "png", as image_transport's "compressed" makes of 16UC1) is read too.
 
     Raises:
-        FrameError: not such an image (RVL is not supported), or a damaged one.
+        FrameError: not such an image, or a damaged one.
     """
     encoding, transport = msg.format.split(";")[0].strip(), msg.format.lower()
     data, cause = bytes(memoryview(msg.data)), f"depth format {msg.format}"
-    if "rvl" in transport or "jpeg" in transport or "jpg" in transport:
-        raise FrameError(cause, f"depth format {msg.format!r} is not supported; expected compressedDepth with PNG")
+    if "jpeg" in transport or "jpg" in transport:
+        raise FrameError(
+            cause, f"depth format {msg.format!r} is not supported; expected compressedDepth with PNG or RVL"
+        )
     quantisation = (0.0, 0.0)
     if is_compressed_depth(msg.format):
         if len(data) < _COMPRESSED_DEPTH_HEADER.size:
             raise FrameError("truncated", f"depth image is truncated: {len(data)} bytes of {msg.format!r}")
         _, *quantisation = _COMPRESSED_DEPTH_HEADER.unpack_from(data)
         data = data[_COMPRESSED_DEPTH_HEADER.size :]
-    pixels = np.asarray(_decoded(data, cause, "depth"))
+    pixels = (
+        _rvl(data)
+        if is_compressed_depth(msg.format) and "rvl" in transport
+        else np.asarray(_decoded(data, cause, "depth"))
+    )
     if pixels.ndim != 2 or pixels.dtype not in (np.uint16, np.int32):
         raise FrameError(
             cause, f"depth of format {msg.format!r} must be a 16-bit grey PNG, got {pixels.dtype}{pixels.shape}"
@@ -162,6 +173,17 @@ def _metres(pixels: np.ndarray) -> np.ndarray:
     if pixels.dtype.kind == "f":
         return pixels.astype(np.float32, copy=False)
     return pixels.astype(np.float32) * np.float32(0.001)
+
+
+def _rvl(data: bytes) -> np.ndarray:
+    """The (h, w) uint16 values behind the columns and rows, uint32 each, that precede RVL data."""
+    try:
+        columns, rows = _RVL_SIZE.unpack_from(data)
+        if not 0 < columns * rows <= _MOST_PIXELS:
+            raise ValueError(f"its size is given as {columns}x{rows}")
+        return decode_rvl(data[_RVL_SIZE.size :], columns * rows).reshape(rows, columns)
+    except (struct.error, ValueError) as error:
+        raise FrameError("damaged", f"compressed depth image is damaged ({error})") from error
 
 
 def _decoded(data: Any, cause: str, which: str) -> Image.Image:

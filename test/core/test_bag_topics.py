@@ -39,6 +39,7 @@ from bag_files import (
     write_bag,
 )
 from bag_stub import StubEngine
+from rvl_file import rvl
 
 
 def png(pixels):
@@ -66,6 +67,8 @@ def test_compressed_colour_and_depth(tmp_path):
         (jpeg.getvalue(), "rgb8; jpeg compressed bgr8", bytes(12) + b"noise", "16UC1; compressedDepth png"),
         (jpeg.getvalue()[:200], "rgb8; jpeg compressed bgr8", bytes(12) + png(lr), "16UC1; compressedDepth png"),
         (jpeg.getvalue(), "rgb8; jpeg compressed bgr8", bytes(12) + png(lr), "16UC1; compressedDepth rvl"),
+        (jpeg.getvalue(), "rgb8; jpeg compressed bgr8", bytes(12) + rvl(lr), "16UC1; compressedDepth rvl"),
+        (jpeg.getvalue(), "rgb8; jpeg compressed bgr8", header + rvl(quantised.astype(np.uint16)), "32FC1; compressedDepth rvl"),
     ]  # fmt: skip
     messages = []
     for i, (c, cf, d, df) in enumerate(rows):
@@ -79,8 +82,9 @@ def test_compressed_colour_and_depth(tmp_path):
     assert np.isnan(column[0])
     assert np.isinf(column[8])
     np.testing.assert_allclose(column[[16, 24]], [2.0, 1.0])
-    assert (summary.written, sum(summary.skipped.values())) == (2, 3)
-    assert any("rvl" in text for text in summary.examples.values())
+    np.testing.assert_allclose(images[2] - images[0], 2)  # RVL says the same as PNG, two frames on
+    np.testing.assert_array_equal(images[3] - 4, images[1] - 2)
+    assert (summary.written, sum(summary.skipped.values())) == (4, 3)
 
 
 def test_compressed_colour_comes_out_as_rgb():
