@@ -73,7 +73,7 @@ def messages(reader: Any, connections: Iterable[Any] = ()) -> Iterator[tuple[Any
 def create_bag(folder: Path, storage: str, custom_data: dict[str, str] | None = None) -> Any:
     """A rosbags Writer (a context manager) for a new bag folder.
 
-    Version 8 of the metadata is what ROS 2 Iron wrote; later distributions read it, and so does Humble.
+    Version 8 of the metadata is what ROS 2 Iron wrote; later distributions read it.
     """
     from rosbags.rosbag2 import StoragePlugin, Writer
 
