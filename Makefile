@@ -9,6 +9,9 @@ OUT ?= demo_out
 # A sourced ROS would put its own packages, libraries and middleware before .venv's.
 unexport PYTHONPATH AMENT_PREFIX_PATH COLCON_PREFIX_PATH CMAKE_PREFIX_PATH LD_LIBRARY_PATH ROS_DISTRO RMW_IMPLEMENTATION
 
+# Beside other work PyTorch's threads must not spin while they wait (d2a2_ros/environment.py).
+export OMP_WAIT_POLICY := PASSIVE
+
 .PHONY: demo test venv clean
 
 venv: $(STAMP)

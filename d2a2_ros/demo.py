@@ -27,7 +27,7 @@ from d2a2_core.evaluation.pictures import colorize_depth, contact_sheet, enlarge
 from d2a2_core.geometry import Registration, write_ply
 from d2a2_core.pipeline import DepthPipeline
 from d2a2_core.weights import DEFAULT_WEIGHTS, WeightsError
-from d2a2_ros.environment import MALLOC, PROFILE_VARIABLES
+from d2a2_ros.environment import PROCESS, PROFILE_VARIABLES
 
 
 def share_directory() -> Path:
@@ -113,7 +113,7 @@ def _extrinsics(recording: Recording) -> dict[str, object]:
 def demo_environment() -> dict[str, str]:
     """Variables for the demo's processes: room for images in Fast DDS, this machine only, a domain of its own."""
     profile = str(share_directory() / "config" / "fastdds.xml")
-    return MALLOC | {
+    return PROCESS | {
         **dict.fromkeys(PROFILE_VARIABLES, profile),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "ROS_DOMAIN_ID": str(1 + os.getpid() % 100),

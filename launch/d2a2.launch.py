@@ -10,7 +10,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
-from d2a2_ros.environment import MALLOC, PROFILE_VARIABLES
+from d2a2_ros.environment import PROCESS, PROFILE_VARIABLES
 
 CONFIG = PathJoinSubstitution([FindPackageShare("d2a2_ros"), "config"])
 # argument: the node's own name of the topic
@@ -60,7 +60,7 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal."),
             # Without the profile most large images are lost; one that the user chose goes first.
             *(SetEnvironmentVariable(v, EnvironmentVariable(v, default_value=profile)) for v in PROFILE_VARIABLES),
-            *(SetEnvironmentVariable(k, EnvironmentVariable(k, default_value=v)) for k, v in MALLOC.items()),
+            *(SetEnvironmentVariable(k, EnvironmentVariable(k, default_value=v)) for k, v in PROCESS.items()),
             OpaqueFunction(function=_node),
         ]
     )
