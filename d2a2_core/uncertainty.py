@@ -20,12 +20,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from d2a2_core.depth import fill_holes
 from d2a2_core.network import SCALES
-from d2a2_core.weights import WeightsError, open_weights, resolve_weights, sha256
+from d2a2_core.weights import WeightsError, open_weights, resolve_weights, sha256, write_safetensors
 
 QUANTILE = 0.68
 #: What the head sees, in this order; lengths and ranges as logarithms.
@@ -150,13 +149,7 @@ def save_sigma_head(path: str | Path, head: SigmaHead, card: dict[str, Any]) -> 
     """Writes a head; its card tells at least ``weights_sha256``, the weights that it belongs to."""
     tensors = {key: value.detach().cpu().contiguous() for key, value in head.state_dict().items()}
     metadata = {"format": _FORMAT, "config": json.dumps(head.config), "card": json.dumps(card)}
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        save_file(tensors, partial, metadata=metadata)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_safetensors(path, tensors, metadata)
 
 
 def read_sigma_card(path: str | Path) -> dict[str, Any]:

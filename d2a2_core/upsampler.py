@@ -51,8 +51,9 @@ class DepthUpsampler:
         model: a D2A2 or D2A2Lite (anything with ``scales`` and ``forward(guide, lr)``); taken over: put into eval mode,
             moved to the device, its gradients switched off.
         device: "auto" (the GPU where there is one), "cpu", "cuda", "cuda:1", ...
-        precision: of the network alone: "float32", "float16", "bfloat16", or "auto": float16 on a GPU, bfloat16 on a CPU
-            that computes in it (AVX512-BF16 or AMX), else float32.
+        precision: of the network alone: "float32", "float16", "bfloat16", or "auto": bfloat16 on a GPU or CPU that computes in it
+            (Ampere and later; AVX512-BF16 or AMX), else float16 on a GPU and float32 on a CPU. Where a result in float16 is not
+            finite it is computed again in float32.
         max_fill_px: holes are filled up to this many pixels of the colour image away from the nearest measured pixel.
         scale: 0 takes the trained scale nearest to the ratio of the sizes; another value forces that scale.
 
@@ -219,7 +220,13 @@ class DepthUpsampler:
     def _run_network(self, *inputs: Tensor) -> Tensor:
         dtype = PRECISIONS[self.precision]
         with torch.autocast(self.device.type, dtype=dtype) if dtype else nullcontext():
+            result = self.model(*inputs).float()
+        if self.precision == "float16" and not torch.isfinite(result).all():
             return self.model(*inputs).float()
+        return result
+
+
+_CUDA_WITH_BFLOAT16 = (8, 0)  # compute capability, Ampere
 
 
 def resolve_device(device: str) -> torch.device:
@@ -246,7 +253,8 @@ def resolve_device(device: str) -> torch.device:
 def _resolve_precision(precision: str, device: torch.device) -> str:
     if precision == "auto":
         if device.type == "cuda":
-            return "float16"
+            # A few values far from all others, in front of a flat wall, exceed float16's range within the network.
+            return "bfloat16" if torch.cuda.get_device_capability(device) >= _CUDA_WITH_BFLOAT16 else "float16"
         return "bfloat16" if _cpu_has_bfloat16() else "float32"
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be 'auto' or one of {sorted(PRECISIONS)}, got {precision!r}")

@@ -77,11 +77,22 @@ def save_weights(path: str | Path, model: nn.Module, card: dict[str, Any]) -> No
     """Writes model.state_dict() and model.config to ``path`` (.safetensors), with a card of JSON-serialisable facts."""
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     metadata = {"format": "d2a2-1", "config": json.dumps(model.config), "card": json.dumps(card)}
+    write_safetensors(path, tensors, metadata)
+
+
+def write_safetensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Writes a .safetensors file; one that is there stays as it is until the new one is complete.
+
+    Raises:
+        OSError: it cannot be written (full disk, no such folder, no permission).
+    """
     path = Path(path)
-    partial = path.with_name(path.name + ".partial")  # a full disk leaves the old file in place
+    partial = path.with_name(path.name + ".partial")
     try:
         save_file(tensors, partial, metadata=metadata)
         partial.replace(path)
+    except SafetensorError as error:
+        raise OSError(f"cannot write {path}: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
 

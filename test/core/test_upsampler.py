@@ -324,6 +324,20 @@ def test_ratio_above_32_is_refused():
         make().upsample(gray(66, 16), np.ones((2, 2), np.float32))
 
 
+def test_a_result_out_of_float16s_range_is_computed_again_in_float32():
+    class Large(Bilinear):
+        def forward(self, guide, lr):
+            a = torch.full((8, 8), 200.0)
+            return super().forward(guide, lr) * ((a @ a) / 320_000).mean()  # inf in float16
+
+    color, depth = gray(16, 16), np.linspace(1, 2, 16, dtype=np.float32).reshape(4, 4)
+    half, full = make(Large(), precision="float32"), make(Large(), precision="float32")
+    half.precision = "float16"  # refused on a CPU, which has it all the same
+    expected = full.upsample(color, depth).depth
+    assert np.isfinite(expected).all()
+    np.testing.assert_array_equal(half.upsample(color, depth).depth, expected)
+
+
 def test_bad_options_are_named():
     with pytest.raises(ValueError, match="'float16' needs a GPU"):
         make(precision="float16")

@@ -20,6 +20,7 @@ from d2a2_core.weights import (
     resolve_weights,
     save_weights,
     sha256,
+    write_safetensors,
 )
 
 
@@ -292,3 +293,9 @@ class TestOfficialCheckpoint:
         torch.save(state, tmp_path / "c12.pth")
         with pytest.raises(WeightsError, match="does not fit"):
             load_official_checkpoint(tmp_path / "c12.pth", 4)
+
+
+def test_what_cannot_be_written_is_an_os_error_that_names_the_file(tmp_path):
+    target = tmp_path / "missing" / "m.safetensors"
+    with pytest.raises(OSError, match=r"m\.safetensors"):
+        write_safetensors(target, {"a": torch.zeros(2)}, {})
