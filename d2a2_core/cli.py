@@ -69,7 +69,17 @@ def _add_upsample(commands) -> None:
         help="where colour lies seen from depth, pixels to the right and down, to be taken out; d2a2 offset finds it",
     )  # fmt: skip
     _add_model_options(p)
+    _add_ensemble(p)
     p.set_defaults(run=_upsample)
+
+
+def _add_ensemble(p: argparse.ArgumentParser) -> None:
+    from d2a2_core.network.ensemble import VIEWS
+
+    p.add_argument(
+        "--ensemble", type=int, default=1, choices=tuple(VIEWS),
+        help="run the network on so many views of each pair, turned and mirrored, and average: more accurate, as much slower",
+    )  # fmt: skip
 
 
 def _add_model_options(p: argparse.ArgumentParser) -> None:
@@ -96,7 +106,7 @@ def _upsample(o: argparse.Namespace) -> None:
         views = frames.views()
     else:
         frames, views = [read_frame(*o.input)], {}
-    upsampler = DepthUpsampler.from_pretrained(o.weights, o.device, o.precision)
+    upsampler = DepthUpsampler.from_pretrained(o.weights, o.device, o.precision, ensemble=o.ensemble)
     settings = PipelineSettings(
         o.registration, max_fill_px=o.max_fill_px, hygiene=not o.no_hygiene, color_offset=tuple(o.color_offset), watchdog=False,
     )  # fmt: skip
@@ -172,6 +182,7 @@ def _add_bag(commands) -> None:
     p = commands.add_parser("bag", help="upsample a rosbag2: the same bag with depth_upsampled topics in it")
     add_options(p)
     _add_model_options(p)
+    _add_ensemble(p)
     p.set_defaults(run=_bag)
 
 
@@ -299,6 +310,7 @@ def _add_evaluate(commands) -> None:
     p.add_argument("--degrade", choices=("mild", "medium", "severe"), help="LR and colour as a depth camera gives them")
     p.add_argument("--degrade-seed", type=int, default=0, help="with --degrade; the same seed gives the same images")
     p.add_argument("--device", default="auto")
+    _add_ensemble(p)
     p.add_argument("--csv", type=Path, help="write one row per image to this file")
     p.add_argument("--out", type=Path, help="write a run folder (metrics, pictures) for `d2a2 report`")
     p.add_argument("--pictures", type=int, default=8, help="images with pictures in the run folder")
@@ -312,6 +324,8 @@ def _evaluate(o: argparse.Namespace) -> None:
     from d2a2_core.upsampler import resolve_device
     from d2a2_core.weights import load_any
 
+    if o.method and o.ensemble > 1:
+        raise ValueError(f"--ensemble is for --weights, not for --method {o.method}")
     if o.dataset == "recording":
         from d2a2_core.evaluation.recorded import RecordedPairs
 
@@ -336,7 +350,8 @@ def _evaluate(o: argparse.Namespace) -> None:
         path = Path(o.weights)
         # Every run's weights are called best or last; its folder says which run it is.
         name = path.parent.name if path.stem in ("best", "last") and path.parent.name else path.stem
-        method = NetworkMethod(model.to(resolve_device(o.device)), None, name)
+        name += f" ({o.ensemble} views)" if o.ensemble > 1 else ""
+        method = NetworkMethod(model.to(resolve_device(o.device)), None, name, o.ensemble)
     rows = evaluate(samples, method, o.scale, o.range, run_dir=o.out, pictures=o.pictures)
     if o.csv:
         write_csv(rows, o.csv)
@@ -446,6 +461,7 @@ def _add_benchmark(commands) -> None:
     p.add_argument("--crop", type=int, default=256, help="with --training")
     p.add_argument("--batch-size", type=int, default=4, help="with --training")
     _add_model_options(p)
+    _add_ensemble(p)
     p.set_defaults(run=_benchmark)
 
 
@@ -457,7 +473,9 @@ def _benchmark(o: argparse.Namespace) -> None:
         model = yaml.safe_load(o.training)
         print(benchmark_training(model, o.crop, o.batch_size, o.frames, o.device, precision))
         return
-    print(benchmark_upsampler(o.weights, _size(o.size), o.ratio, o.frames, o.device, o.precision, o.threads))
+    print(
+        benchmark_upsampler(o.weights, _size(o.size), o.ratio, o.frames, o.device, o.precision, o.threads, o.ensemble)
+    )
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -68,7 +68,11 @@ class UpsampleNode(Node):
         if self.settings.threads:
             torch.set_num_threads(self.settings.threads)
         self.upsampler = DepthUpsampler.from_pretrained(
-            self.settings.weights, self.settings.device, self.settings.precision, scale=self.settings.scale
+            self.settings.weights,
+            self.settings.device,
+            self.settings.precision,
+            scale=self.settings.scale,
+            ensemble=self.settings.ensemble,
         )
         self.pipeline = DepthPipeline(self.upsampler, self.settings.pipeline(), load_sigma_head(self.settings.weights))
         self.extrinsics = ExtrinsicsSource(self, self.settings.extrinsics, self.settings.tf_timeout)
@@ -246,6 +250,7 @@ class UpsampleNode(Node):
             self.pipeline.reset()
             self._pipeline_epoch = pair.epoch
         self.pipeline.settings = settings = self.settings.pipeline()
+        self.upsampler.ensemble = self.settings.ensemble
         extrinsics = None if settings.registration == "off" else self.extrinsics.lookup(*frames)
         with_sigma = self._sigma_out.get_subscription_count() > 0
         try:

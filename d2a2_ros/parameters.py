@@ -16,6 +16,7 @@ from rclpy.parameter import Parameter
 
 from d2a2_core.geometry.camera_info import RECTIFIED_INPUTS
 from d2a2_core.geometry.plan import REGISTRATIONS
+from d2a2_core.network import VIEWS
 from d2a2_core.pipeline import GEOMETRIES, RANGES, PipelineSettings
 from d2a2_core.provenance import POINTS_PROVENANCE
 from d2a2_core.upsampler import PRECISIONS
@@ -75,11 +76,15 @@ SPECS = (
     Spec("weights", DEFAULT_WEIGHTS, "Name of weights that ship with the package, or path of a .safetensors file."),
     Spec("device", "auto", "Where the network runs: auto (the GPU where there is one), cpu, cuda, cuda:1, ..."),
     Spec(
-        "precision", "auto", "Of the network alone; auto is float16 on a GPU, bfloat16 on a CPU that has it, else float32.",
+        "precision", "auto", "Of the network; auto: bfloat16 where hardware has it, else float16 on a GPU, float32 on a CPU.",
         choices=("auto", *PRECISIONS),
     ),
     Spec(
         "scale", 0, "Trained scale to use; 0 chooses the one nearest to the ratio of the image sizes.", choices=(0, 4, 8, 16)
+    ),
+    Spec(
+        "ensemble", 1, "Views of each pair, turned and mirrored, whose results are averaged: more accurate, and slower.",
+        choices=tuple(VIEWS), live=True,
     ),
     Spec(
         "max_fill_px", 16.0, "Holes are filled up to this many output pixels away from a measured one.",

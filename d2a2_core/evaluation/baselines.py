@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from d2a2_core.data.reduction import resize
-from d2a2_core.network import takes_trust
+from d2a2_core.network import check_views, run_views, takes_trust
 
 
 class Method(Protocol):
@@ -56,10 +56,13 @@ class NetworkMethod:
             with a third argument ``trust`` where it takes one.
         scale: the only scale it was trained for (None: any).
         name: for tables.
+        ensemble: views of each pair that are averaged, see :func:`d2a2_core.network.run_views`.
     """
 
-    def __init__(self, model: nn.Module, scale: int | None, name: str) -> None:
+    def __init__(self, model: nn.Module, scale: int | None, name: str, ensemble: int = 1) -> None:
+        check_views(ensemble)
         self.model = model.eval()
+        self.ensemble = ensemble
         self.scale = scale
         self.name = name
 
@@ -71,7 +74,7 @@ class NetworkMethod:
         tensors = [torch.from_numpy(array).to(first) for array in network_inputs(guide, lr)]
         if trust is not None and takes_trust(self.model):
             tensors.append(torch.from_numpy(trust[None, None]).to(first))
-        return self.model(*tensors)[0, 0].float().cpu().numpy()
+        return run_views(self.model, self.ensemble, *tensors)[0, 0].cpu().numpy()
 
 
 class OnnxMethod:

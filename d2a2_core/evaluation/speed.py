@@ -21,6 +21,7 @@ def benchmark_upsampler(
     device: str = "auto",
     precision: str = "auto",
     threads: int = 0,
+    ensemble: int = 1,
 ) -> str:
     """Times :meth:`DepthUpsampler.upsample` on random pairs, arrays in and arrays out.
 
@@ -29,13 +30,14 @@ def benchmark_upsampler(
         ratio: H / h, at least 1.
         frames: timed runs, after two that are not.
         threads: of torch on the CPU; 0 leaves its default.
+        ensemble: views of each pair, see :class:`DepthUpsampler`.
 
     Returns:
         A table: device, scale, median and p95 in ms, frames per second, peak memory.
     """
     if threads:
         torch.set_num_threads(threads)
-    upsampler = DepthUpsampler.from_pretrained(weights, device, precision)
+    upsampler = DepthUpsampler.from_pretrained(weights, device, precision, ensemble=ensemble)
     rng = np.random.default_rng(0)
     color = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
     depth = rng.uniform(1, 3, tuple(max(1, round(v / ratio)) for v in size)).astype(np.float32)

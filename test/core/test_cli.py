@@ -95,6 +95,31 @@ def test_evaluate_and_report_of_weights(shared, tmp_path, tiny):
     assert "RGBD_02" in (tmp_path / "r.html").read_text()
 
 
+def test_evaluate_with_an_ensemble_of_views(shared, tmp_path, tiny):
+    def errors(*extra):
+        path = tmp_path / "rows.csv"
+        arguments = [
+            "evaluate",
+            "--dataset",
+            "lu",
+            "--root",
+            shared / "data/benchmark_dev",
+            "--scale",
+            "16",
+            "--csv",
+            path,
+        ]
+        assert main([str(a) for a in [*arguments, *extra]]) == 0
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        return rows[0]["method"], [float(row["rmse"]) for row in rows]
+
+    name, one = errors("--weights", tiny)
+    views, four = errors("--weights", tiny, "--ensemble", 4)
+    assert (name, views) == ("tiny", "tiny (4 views)")
+    assert one != four
+
+
 def test_convert_there_and_back(tmp_path):
     torch.manual_seed(1)
     model = D2A2(8, channels=8, blocks=1)
@@ -162,6 +187,10 @@ def test_ablations_are_different_networks(table, rows):
             ["evaluate", "--dataset", "lu", "--root", "x", "--scale", "4", "--method", "jbu", "--frames", "2"],
             "are for --dataset recording",
         ),
+        (
+            ["evaluate", "--dataset", "lu", "--root", "x", "--scale", "4", "--method", "jbu", "--ensemble", "4"],
+            "is for --weights",
+        ),
         (["weights", "info", "nothing"], "no weights 'nothing'"),
         (["train", "--out", "x", "--lr", "fast"], "lr"),
         (["train", "--out", "x", "--preset", "paper"], "root"),
@@ -176,7 +205,9 @@ def test_mistakes_are_said_in_one_line(tmp_path, monkeypatch, capsys, arguments,
     assert len(error.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("extra", [[], ["--training", "{model: d2a2-lite, channels: 8, blocks: 1}", "--crop", "32"]])
+@pytest.mark.parametrize(
+    "extra", [[], ["--ensemble", "2"], ["--training", "{model: d2a2-lite, channels: 8, blocks: 1}", "--crop", "32"]]
+)
 def test_benchmark_measures_and_tabulates(tiny, capsys, extra):
     arguments = ["benchmark", "--size", "64x48", "--frames", "2", "--weights", str(tiny), "--device", "cpu"]
     assert main([*arguments, *extra]) == 0

@@ -324,6 +324,46 @@ def test_ratio_above_32_is_refused():
         make().upsample(gray(66, 16), np.ones((2, 2), np.float32))
 
 
+class Corner(Bilinear):
+    """Adds to each pixel how far it is from the upper left corner, a hundredth at most: an error that depends on the view."""
+
+    def forward(self, guide, lr):
+        plain = super().forward(guide, lr)
+        y, x = (torch.linspace(0, 0.005, n) for n in plain.shape[-2:])
+        return plain + (y[:, None] + x)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (24, 40), (21, 34)], ids=str)
+def test_an_ensemble_averages_out_what_depends_on_the_view(size):
+    color, (rows, cols) = gray(*size), (-(-n // 4) for n in size)
+    depth = np.linspace(1, 2, rows * cols, dtype=np.float32).reshape(rows, cols)
+    plain = make().upsample(color, depth).depth
+    once = make(Corner(), scale=4).upsample(color, depth).depth - plain
+    assert once.max() - once.min() > 0.008
+    for views in (2, 4, 8):
+        error = make(Corner(), scale=4, ensemble=views).upsample(color, depth).depth - plain
+        np.testing.assert_allclose(error, error.mean(), atol=1e-4 if views > 1 else 0)
+
+
+@pytest.mark.parametrize("trust", [False, True], ids=["plain", "trust"])
+def test_an_ensemble_of_a_real_network_does_not_depend_on_the_view(trust):
+    torch.manual_seed(0)
+    model = D2A2Lite(channels=8, blocks=1, trust=trust)
+    torch.nn.init.normal_(model.detail[4].weight, std=0.1)
+    upsampler = make(model, precision="float32", ensemble=8)
+    color, depth, _ = noisy_pair(
+        (36, 48), (9, 12)
+    )  # whole cells: what sticks out is on the right and below in every view
+    expected = upsampler.upsample(color, depth).depth
+    for turns in range(4):
+        for flip in (lambda x: x, np.fliplr):
+            view = upsampler.upsample(np.rot90(flip(color), turns), np.rot90(flip(depth), turns)).depth
+            np.testing.assert_allclose(view, np.rot90(flip(expected), turns), atol=2e-5)
+    upsampler.ensemble = 1
+    turned = upsampler.upsample(np.rot90(color), np.rot90(depth)).depth
+    assert np.nanmax(np.abs(turned - np.rot90(upsampler.upsample(color, depth).depth))) > 1e-3
+
+
 def test_a_result_out_of_float16s_range_is_computed_again_in_float32():
     class Large(Bilinear):
         def forward(self, guide, lr):
@@ -347,6 +387,8 @@ def test_bad_options_are_named():
         DepthUpsampler(Bilinear(), "gpu")
     with pytest.raises(ValueError, match=r"scale 5 was asked for, but these weights are for \(4, 8\)"):
         make(Bilinear((4, 8)), scale=5)
+    with pytest.raises(ValueError, match=r"ensemble must be one of \(1, 2, 4, 8\), got 3"):
+        make(ensemble=3)
 
 
 def test_missing_gpu_is_named(monkeypatch):

@@ -276,8 +276,11 @@ def test_live_parameters_are_checked_and_take_effect(bench):
     assert not b.node.set_parameters([Parameter("cloud_stride", value=0)])[0].successful
     assert not b.node.set_parameters([Parameter("weights", value="other")])[0].successful  # fixed at the start
     assert b.node.set_parameters([Parameter("output_encoding", value="16UC1")])[0].successful
+    assert not b.node.set_parameters([Parameter("ensemble", value=3)])[0].successful
+    assert b.node.set_parameters([Parameter("ensemble", value=2)])[0].successful
     b.send_pair()
     assert b.wait_for(DEPTH)[0].encoding == "16UC1"
+    assert b.node.upsampler.ensemble == 2
 
 
 @pytest.mark.parametrize(
