@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-# Quarter turns, and whether the image is mirrored first. Two views bring half of what eight do, four nearly all of it.
-VIEWS: dict[int, tuple[tuple[int, bool], ...]] = {
+View = tuple[int, bool]  # quarter turns, and whether the image is mirrored first
+
+# Two views bring half of what eight do, four nearly all of it.
+VIEWS: dict[int, tuple[View, ...]] = {
     1: ((0, False),),
     2: ((0, False), (2, False)),
     4: tuple((turns, False) for turns in range(4)),
@@ -33,7 +37,12 @@ def run_views(model: nn.Module, views: int, *inputs: Tensor) -> Tensor:
         ValueError: another number of views.
     """
     check_views(views)
-    return sum(_back(model(*(_view(x, *v) for x in inputs)).float(), *v) for v in VIEWS[views]) / views
+    return mean_over(model, VIEWS[views], *inputs)
+
+
+def mean_over(model: nn.Module, views: Sequence[View], *inputs: Tensor) -> Tensor:
+    """:func:`run_views` over just these views, at least one."""
+    return sum(_back(model(*(_view(x, *view) for x in inputs)).float(), *view) for view in views) / len(views)
 
 
 def check_views(views: int) -> None:

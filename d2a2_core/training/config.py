@@ -49,6 +49,9 @@ class TrainConfig:
     measured_share: float = (
         0.0  # of a relative loss that is of measured pixels alone, doubtful ones a quarter: else holes outweigh them
     )
+    teacher: str = ""  # weights whose answers are learnt along with the truth: a shipped name or a path ("" = none)
+    teacher_share: float = 0.5  # of the teacher's answer in the target, the rest is the truth
+    teacher_views: int = 2  # of a pair, drawn for each step, over which the teacher's answer is the mean (1 to 8)
     clip: float = 0.0  # largest gradient norm (0 = off)
     ema: float = 0.0  # decay of the averaged weights that are validated and shipped (0 = off)
     precision: str = "float32"  # float32 | bf16 | fp16 (autocast; fp16 on a GPU only)
@@ -141,6 +144,8 @@ def _check(config: TrainConfig) -> None:
     for name in ("lr", "offset_lr", "warmup", "l2_weight", "clip", "workers", "threads", "validate_batches"):
         if getattr(config, name) < 0:
             raise ValueError(f"setting {name!r} must not be negative, got {getattr(config, name)}")
+    if not 1 <= config.teacher_views <= 8:
+        raise ValueError(f"setting 'teacher_views' must be from 1 to 8, got {config.teacher_views}")
     model = config.model
     fitting = model.get("scales", SCALES) if model.get("model") == "d2a2-lite" else [model.get("scale", 4)]
     if not config.scales or not set(config.scales) <= set(fitting):
@@ -155,6 +160,7 @@ def _check(config: TrainConfig) -> None:
         "sensor",
         "disparity",
         "measured_share",
+        "teacher_share",
     ):
         if not 0 <= getattr(config, name) <= 1:
             raise ValueError(f"setting {name!r} must be in [0, 1], got {getattr(config, name)}")

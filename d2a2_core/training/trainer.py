@@ -32,6 +32,7 @@ from d2a2_core.training.curve import Curve
 from d2a2_core.training.losses import measured_loss, reconstruction_loss, relative_loss
 from d2a2_core.training.provenance import provenance
 from d2a2_core.training.sources import training_source, validation_source
+from d2a2_core.training.teacher import Teacher
 from d2a2_core.training.validation import validate
 from d2a2_core.upsampler import resolve_device
 from d2a2_core.weights import load_weights, resolve_weights, save_weights
@@ -66,6 +67,7 @@ class Trainer:
             torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
         self.model = self._initial_model().to(self.device, memory_format=torch.channels_last)
+        self.teacher = Teacher(config, self.device) if config.teacher else None
         self.averaged = {k: v.detach().clone() for k, v in self.model.state_dict().items()} if config.ema else None
         named = list(self.model.named_parameters())
         groups = [
@@ -147,6 +149,9 @@ class Trainer:
             group["lr"] = self.config.lr * group["factor"] * learning_rate_factor(self.step, self.config)
         model.train()
         batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
+        if self.teacher is not None:
+            with self._autocast():
+                batch["hr"] = self.teacher.target(batch, self.step)
         with self._autocast():
             prediction = model(*(batch[key] for key in input_keys(self.model)))
         loss = self._loss(prediction.float(), batch)

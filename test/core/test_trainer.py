@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from d2a2_core.data.generate import Settings, generate
-from d2a2_core.network import D2A2Lite, takes_trust
+from d2a2_core.network import D2A2Lite, run_views, takes_trust
 from d2a2_core.training.config import make_config, save_config
 from d2a2_core.training.losses import reconstruction_loss, rmse_per_image
+from d2a2_core.training.teacher import Teacher
 from d2a2_core.training.trainer import (
     Trainer,
     TrainingError,
@@ -121,6 +122,37 @@ def test_measured_share_is_a_share_of_the_loss(tmp_path):
     everywhere, half, measured = losses
     assert half == pytest.approx((everywhere + measured) / 2, rel=1e-4)
     assert abs(everywhere - measured) > 1e-3
+
+
+def test_a_teacher_alone_is_learnt_from(tmp_path):
+    """With a share of 1 the truth does not count: weights that start as the teacher stay, but for what depends on the view."""
+    train(tiny(steps=40, scales=[4]), tmp_path / "before", quiet=True)
+    weights = str(tmp_path / "before/last.safetensors")
+    start = {"init": weights, "scales": [4], "steps": 4, "lr": 0.0, "warmup": 0, "schedule": "fixed", "log_every": 1}
+    losses = {}
+    for name, changes in {
+        "truth": {},
+        "half": {"teacher": weights, "teacher_share": 0.5},
+        "teacher": {"teacher": weights, "teacher_share": 1.0},
+    }.items():
+        train(tiny(**start, **changes), tmp_path / name, quiet=True)
+        losses[name] = [float(row["loss"]) for row in curve(tmp_path / name)]
+    for truth, half, teacher in zip(losses["truth"], losses["half"], losses["teacher"], strict=True):
+        assert teacher < half < truth
+        assert teacher < 0.75 * truth
+    with pytest.raises(ValueError, match=r"is for scales \[4, 8\], this run trains \[16\] too"):
+        Trainer(tiny(model=TINY["model"] | {"scales": [4, 16]}, scales=[4, 16], teacher=weights), tmp_path / "x")
+
+
+def test_a_teachers_target_is_the_mean_of_its_answers_where_there_is_a_truth(tmp_path):
+    train(tiny(steps=2, scales=[4]), tmp_path / "run", quiet=True)
+    config = tiny(teacher=str(tmp_path / "run/last.safetensors"), teacher_share=0.25, teacher_views=8)
+    batch = {"guide": torch.rand(1, 3, 32, 32), "lr": torch.rand(1, 1, 8, 8), "hr": torch.rand(1, 1, 32, 32)}
+    batch["hr"][..., :4, :] = torch.nan
+    model = load_weights(tmp_path / "run/last.safetensors").eval()
+    expected = 0.75 * batch["hr"] + 0.25 * run_views(model, 8, batch["guide"], batch["lr"])
+    target = Teacher(config, torch.device("cpu")).target(batch, 3)
+    torch.testing.assert_close(target, expected, equal_nan=True)
 
 
 def test_a_run_leaves_what_is_needed_to_repeat_it(tmp_path):
@@ -282,6 +314,8 @@ def test_loss_and_rmse_leave_pixels_without_truth_out():
         ({"model": {"model": "d2a2", "scale": 8}, "scales": [4]}, "scales"),
         ({"model": {"model": "d2a2-lite", "back_projections": 1}, "sensor": 0.5}, "back_projections"),
         ({"measured_share": 0.5, "relative_loss": False}, "share of relative_loss"),
+        ({"teacher_views": 9}, "teacher_views"),
+        ({"teacher_share": 1.5}, "teacher_share"),
     ],
 )
 def test_wrong_settings_are_named(change, named):
