@@ -258,10 +258,8 @@ def resolve_device(device: str) -> torch.device:
 
 def _resolve_precision(precision: str, device: torch.device) -> str:
     if precision == "auto":
-        if device.type == "cuda":
-            # A few values far from all others, in front of a flat wall, exceed float16's range within the network.
-            return "bfloat16" if torch.cuda.get_device_capability(device) >= _CUDA_WITH_BFLOAT16 else "float16"
-        return "bfloat16" if _cpu_has_bfloat16() else "float32"
+        # bfloat16 first: a few values far from all others, in front of a flat wall, exceed float16's range within the network.
+        return "bfloat16" if has_bfloat16(device) else "float16" if device.type == "cuda" else "float32"
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be 'auto' or one of {sorted(PRECISIONS)}, got {precision!r}")
     if precision == "float16" and device.type == "cpu":
@@ -269,7 +267,11 @@ def _resolve_precision(precision: str, device: torch.device) -> str:
     return precision
 
 
-def _cpu_has_bfloat16() -> bool:
-    """Whether this CPU multiplies in bfloat16 itself; others emulate it, which is slower than float32."""
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a GPU or CPU multiplies in bfloat16 itself; others emulate it, which is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= _CUDA_WITH_BFLOAT16
+    if device.type != "cpu":
+        return False
     checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return any(check is not None and check() for check in checks)

@@ -54,7 +54,9 @@ class TrainConfig:
     teacher_views: int = 2  # of a pair, drawn for each step, over which the teacher's answer is the mean (1 to 8)
     clip: float = 0.0  # largest gradient norm (0 = off)
     ema: float = 0.0  # decay of the averaged weights that are validated and shipped (0 = off)
-    precision: str = "float32"  # float32 | bf16 | fp16 (autocast; fp16 on a GPU only)
+    precision: str = (
+        "float32"  # float32 | bf16 | fp16 (autocast; fp16 on a GPU only) | auto: bf16 where hardware has it
+    )
     # bookkeeping
     device: str = "auto"  # auto | cpu | cuda
     workers: int = 2  # processes that make batches; 0 = in the training process
@@ -71,7 +73,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "lite": {
         "model": {"model": "d2a2-lite"}, "data": "shapes", "scales": (4, 8, 16), "crop": 192, "range_jitter": 0.5,
         "misalign": 0.1, "batch_size": 8, "steps": 5000, "lr": 1e-3, "schedule": "cosine", "warmup": 100, "clip": 1.0,
-        "offset_lr": 0.1, "l2_weight": 3.0, "ema": 0.998, "precision": "bf16", "workers": 1, "validate_every": 500,
+        "offset_lr": 0.1, "l2_weight": 3.0, "ema": 0.998, "precision": "auto", "workers": 1, "validate_every": 500,
         "save_every": 100,
     },
 }  # fmt: skip
@@ -131,7 +133,7 @@ def _convert(name: str, value: Any, default: Any) -> Any:
 def _check(config: TrainConfig) -> None:
     choices = {
         "schedule": ("fixed", "cosine"),
-        "precision": ("float32", "bf16", "fp16"),
+        "precision": ("float32", "bf16", "fp16", "auto"),
         "device": ("auto", "cpu", "cuda"),
         "data": ("nyuv2", "shapes", "generated", "mixed"),
     }

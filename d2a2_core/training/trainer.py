@@ -34,7 +34,7 @@ from d2a2_core.training.provenance import provenance
 from d2a2_core.training.sources import training_source, validation_source
 from d2a2_core.training.teacher import Teacher
 from d2a2_core.training.validation import validate
-from d2a2_core.upsampler import resolve_device
+from d2a2_core.upsampler import has_bfloat16, resolve_device
 from d2a2_core.weights import load_weights, resolve_weights, save_weights
 
 
@@ -188,7 +188,10 @@ class Trainer:
                 self.averaged[key].copy_(value)
 
     def _autocast(self) -> torch.autocast | nullcontext:
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.config.precision)
+        precision = self.config.precision
+        if precision == "auto":
+            precision = "bf16" if has_bfloat16(self.device) else "float32"
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
         return torch.autocast(self.device.type, dtype=dtype) if dtype else nullcontext()
 
     def _due(self, every: int) -> bool:

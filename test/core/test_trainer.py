@@ -176,6 +176,15 @@ def test_the_curve_tells_whether_the_guide_is_looked_at(tmp_path, monkeypatch):
     assert row["val_rmse"] == row["unguided_rmse"]
 
 
+@pytest.mark.parametrize("has", [False, True])
+def test_auto_precision_is_bfloat16_only_where_hardware_has_it(tmp_path, monkeypatch, has):
+    monkeypatch.setattr("d2a2_core.training.trainer.has_bfloat16", lambda device: has)
+    trainer, seen = Trainer(tiny(precision="auto", steps=1), tmp_path / "run", quiet=True), []
+    trainer.model.register_forward_pre_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    trainer.run()
+    assert set(seen) == {has}
+
+
 @pytest.mark.parametrize("factor", [0.0, 0.5])
 def test_offsets_learn_at_a_rate_of_their_own(tmp_path, factor):
     trainer = Trainer(tiny(offset_lr=factor, warmup=0, schedule="fixed", clip=0.0, steps=1), tmp_path, quiet=True)
