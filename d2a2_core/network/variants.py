@@ -18,6 +18,7 @@ from d2a2_core.network.d2a2 import (
     check_inputs,
     conv3x3,
 )
+from d2a2_core.network.deformable import ModulatedDeformConv, deform_conv2d
 from d2a2_core.network.joint import JointUpsampling
 
 
@@ -49,6 +50,9 @@ class PerScaleBatchNorm(nn.Module):
 _SLOPE = 0.1
 
 
+_LARGEST_LOGIT = 4.0  # of a mask: it stays within 0.018 and 0.982
+
+
 def _act() -> nn.LeakyReLU:
     return nn.LeakyReLU(_SLOPE)
 
@@ -75,6 +79,31 @@ class LeakyBlock(ResidualBlock):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
         return x + self.conv2(F.leaky_relu(self.conv1(x), _SLOPE))
+
+
+class BoundedDeformConv(ModulatedDeformConv):
+    """A deformable convolution that cannot be lost in training.
+
+    Unbounded ones were: while the depth features are still useless, colour is noise, offsets grow until all samples lie outside
+    the image, masks shrink to 1e-38, and no gradient comes back. (And what does come is so small that CPUs take three times as
+    long for a step.)
+
+    Args:
+        channels, groups, backend: as :class:`ModulatedDeformConv`'s.
+        reach: limit of the offsets, in pixels of the features.
+    """
+
+    def __init__(self, channels: int, groups: int, reach: float, backend: str = "auto") -> None:
+        super().__init__(channels, groups, backend)
+        self.reach = reach
+
+    def forward(self, x: Tensor, offset_features: Tensor) -> Tensor:
+        """``x``, ``offset_features``: (B, C, H, W). Returns (B, C, H, W)."""
+        prediction = self.predict(offset_features).float()  # positions are not for half precision
+        offset, logits = prediction.split((18 * self.groups, 9 * self.groups), dim=1)
+        offset = self.reach * torch.tanh(offset / self.reach)
+        mask = torch.sigmoid(_LARGEST_LOGIT * torch.tanh(logits / _LARGEST_LOGIT))
+        return deform_conv2d(x, offset, mask, self.weight, self.bias, self.backend)
 
 
 class Context(nn.Module):
@@ -117,12 +146,22 @@ class GuidedStage(FusionStage):
         scales: number of scales.
         extra: channels of further inputs.
         context: widths of the :class:`Context`; empty for none.
+        reach: of :class:`BoundedDeformConv`; 0 for the paper's deformable convolution.
     """
 
     def __init__(
-        self, channels: int, groups: int, scales: int, extra: int, context: Sequence[int] = (), backend: str = "auto"
+        self,
+        channels: int,
+        groups: int,
+        scales: int,
+        extra: int,
+        context: Sequence[int] = (),
+        reach: float = 0.0,
+        backend: str = "auto",
     ) -> None:
         super().__init__(channels, groups, backend=backend)
+        if reach:
+            self.dda.geometric.deform = BoundedDeformConv(channels, groups, reach, backend)
         self.mfa.gate.norm = PerScaleBatchNorm(channels, scales)
         self.refine = ResidualBlock(channels)
         self.merge = nn.Sequential(conv3x3(3 * channels + extra, channels), _act(), conv3x3(channels, channels))
@@ -155,6 +194,8 @@ class D2A2Lite(nn.Module):
         back_projections: times that what the bicubic reduction of the result lacks of the input is added to it (Irani and
             Peleg, "Improving resolution by image registration", 1991). For inputs that are such a reduction, without
             noise; 0 for a sensor's.
+        reach: limit of the deformable convolutions' offsets, in pixels of the features (4 of the guide each); 0 for none, as in
+            the paper: they get lost in training then (:class:`BoundedDeformConv`).
         backend: of the deformable convolution, see :mod:`d2a2_core.network.deformable`.
     """
 
@@ -169,6 +210,7 @@ class D2A2Lite(nn.Module):
         heads: int = 2,
         back_projections: int = 0,
         trust: bool = False,
+        reach: float = 0.0,
         backend: str = "auto",
     ) -> None:
         super().__init__()
@@ -178,7 +220,7 @@ class D2A2Lite(nn.Module):
         self.config: dict[str, Any] = {
             "model": "d2a2-lite", "scales": list(self.scales), "channels": channels, "blocks": blocks, "groups": groups,
             "context": list(context), "detail": detail, "heads": heads, "back_projections": back_projections,
-            "trust": trust,
+            "trust": trust, "reach": reach,
         }  # fmt: skip
         self.takes_trust = trust
         self.back_projections = back_projections
@@ -192,7 +234,7 @@ class D2A2Lite(nn.Module):
         self.shallow = ShallowDepthFeatures(channels, blocks)
         extra = 16 * heads + trust
         self.stages = nn.ModuleList(
-            GuidedStage(channels, groups, len(self.scales), extra, context, backend) for _ in range(3)
+            GuidedStage(channels, groups, len(self.scales), extra, context, reach, backend) for _ in range(3)
         )
         self.tail = nn.Sequential(conv3x3(channels, channels), nn.LeakyReLU(0.2), conv3x3(channels, 16))
         self.detail = nn.Sequential(
@@ -266,6 +308,18 @@ def with_trust(state: dict[str, Tensor], model: D2A2Lite) -> dict[str, Tensor]:
         elif old.dim() == 4 and old.shape[1] + 1 == value.shape[1]:  # trust comes last among the inputs
             widened[key] = F.pad(old, (0, 0, 0, 0, 0, 1))
     return widened
+
+
+def with_reach(state: dict[str, Tensor], model: D2A2Lite) -> dict[str, Tensor]:
+    """The state of a model with unbounded deformable convolutions as one of ``model``, whose are bounded.
+
+    Alignment begins anew, with no effect but the bias that it had: its weights are ``model``'s, its last ones zero.
+    """
+    fresh = dict(state)
+    for key, value in model.state_dict().items():
+        if ".dda." in key and not key.endswith(".deform.bias"):
+            fresh[key] = torch.zeros_like(value) if key.endswith(".deform.weight") else value.clone()
+    return fresh
 
 
 MODELS = {"d2a2": D2A2, "d2a2-lite": D2A2Lite}
