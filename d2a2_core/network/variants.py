@@ -101,9 +101,13 @@ class BoundedDeformConv(ModulatedDeformConv):
         """``x``, ``offset_features``: (B, C, H, W). Returns (B, C, H, W)."""
         prediction = self.predict(offset_features).float()  # positions are not for half precision
         offset, logits = prediction.split((18 * self.groups, 9 * self.groups), dim=1)
-        offset = self.reach * torch.tanh(offset / self.reach)
-        mask = torch.sigmoid(_LARGEST_LOGIT * torch.tanh(logits / _LARGEST_LOGIT))
-        return deform_conv2d(x, offset, mask, self.weight, self.bias, self.backend)
+        offset, logits = _limited(offset, self.reach), _limited(logits, _LARGEST_LOGIT)
+        return deform_conv2d(x, offset, torch.sigmoid(logits), self.weight, self.bias, self.backend)
+
+
+def _limited(x: Tensor, limit: float) -> Tensor:
+    """x within (-limit, limit), with a slope of 1 at 0 that falls as 1 / x^2: a tanh's is soon none at all."""
+    return x / (1 + x.abs() / limit)
 
 
 class Context(nn.Module):
