@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from d2a2_core.network import D2A2, SCALES, D2A2Lite, build_model, takes_trust
-from d2a2_core.network.variants import with_trust
+from d2a2_core.network.deformable import ModulatedDeformConv
+from d2a2_core.network.variants import BoundedDeformConv, with_reach, with_trust
 from d2a2_core.weights import from_official, load_official_checkpoint, load_weights, save_weights, to_official
 
 TINY = {"channels": 16, "blocks": 1}
@@ -208,6 +209,57 @@ def test_lite_learns_to_look_at_the_guide():
     assert guided < 0.8 * unguided
     for name, p in model.named_parameters():
         assert name == "joint.colour.bias" or p.grad.abs().max() > 0, name
+
+
+def astray(conv, offset=80.0, logit=-90.0):
+    """Offsets and masks as training without a bound left them."""
+    with torch.no_grad():
+        conv.predict.bias[: 18 * conv.groups], conv.predict.bias[18 * conv.groups :] = offset, logit
+    return conv
+
+
+def test_bounded_alignment_samples_within_its_reach():
+    conv = astray(BoundedDeformConv(4, 2, reach=3.0), -1e6, 1e6)
+    with torch.no_grad():
+        conv.weight.zero_()
+        conv.weight[:, :, 1, 1] = torch.eye(4)
+        rows, cols = torch.arange(16.0)[:, None], torch.arange(20.0)
+        out = conv((rows + 0.1 * cols).expand(1, 4, 16, 20), torch.zeros(1, 4, 16, 20))
+    expected = torch.sigmoid(torch.tensor(4.0)) * ((rows - 3) + 0.1 * (cols - 3))
+    torch.testing.assert_close(out[..., 3:, 3:], expected[3:, 3:].expand(1, 4, 13, 17), rtol=1e-4, atol=1e-4)
+
+
+def test_only_bounded_alignment_comes_back_from_far():
+    x = torch.rand(2, 8, 32, 32)
+    largest = {}
+    for name, conv in (("paper", ModulatedDeformConv(8, 2)), ("bounded", BoundedDeformConv(8, 2, 4.0))):
+        astray(conv)(x, x).square().sum().backward()
+        largest[name] = conv.predict.weight.grad.abs().max().item()
+    assert largest["paper"] < 1e-30
+    assert largest["bounded"] > 1e-5
+
+
+def test_weights_whose_alignment_was_lost_begin_anew_without_effect():
+    torch.manual_seed(0)
+    options = {"channels": 8, "blocks": 1, "groups": 4, "context": (8, 8), "detail": 16}
+    lost, bounded = D2A2Lite((8,), **options).eval(), D2A2Lite((8,), **options, reach=4.0).eval()
+    for stage in lost.stages:
+        torch.nn.init.normal_(astray(stage.dda.geometric.deform).bias)
+    for module in (*(stage.merge[2] for stage in lost.stages), lost.detail[4]):
+        torch.nn.init.normal_(module.weight, std=0.1)
+    bounded.load_state_dict(with_reach(lost.state_dict(), bounded))
+    guide, lr = pair(8)
+    with torch.no_grad():
+        torch.testing.assert_close(bounded(guide, lr), lost(guide, lr))
+    assert build_model(bounded.config).stages[2].dda.geometric.deform.reach == 4.0
+    before = [stage.dda.geometric.deform.predict.weight.clone() for stage in bounded.stages]
+    optimizer = torch.optim.Adam(bounded.train().parameters(), lr=1e-3)
+    for _ in range(3):
+        optimizer.zero_grad()
+        bounded(guide, lr).square().mean().backward()
+        optimizer.step()
+    for stage, old in zip(bounded.stages, before, strict=True):
+        assert not torch.equal(stage.dda.geometric.deform.predict.weight, old)
 
 
 def test_lite_with_trust_begins_as_the_one_without_and_learns_what_it_is_worth():

@@ -282,6 +282,22 @@ def test_warm_start_of_a_network_with_trust_from_one_without(tmp_path):
         Trainer(tiny(model=model, scales=[4], init=str(tmp_path / "told/last.safetensors")), tmp_path / "x", quiet=True)
 
 
+def test_warm_start_of_bounded_alignment_from_an_unbounded_one(tmp_path):
+    model = {"model": "d2a2-lite", "channels": 8, "blocks": 1, "groups": 4, "context": [8, 8], "detail": 8}
+    weights = train(tiny(steps=2, model=model, scales=[4]), tmp_path / "before", quiet=True)
+    old = load_weights(weights).state_dict()
+    second = tiny(steps=2, model=model | {"reach": 4.0}, scales=[4], init=str(weights))
+    start = Trainer(second, tmp_path / "after", quiet=True).model.state_dict()
+    assert all(torch.equal(start[k], old[k]) for k in old if ".dda." not in k)
+    assert not any(start[k].any() for k in start if k.endswith("deform.weight"))
+    again = train(second, tmp_path / "after", quiet=True)
+    third = Trainer(
+        tiny(steps=2, model=model | {"reach": 4.0}, scales=[4], init=str(again)), tmp_path / "third", quiet=True
+    )
+    kept = load_weights(again).state_dict()
+    assert all(torch.equal(v, kept[k]) for k, v in third.model.state_dict().items())  # goes on with its own
+
+
 def test_authors_of_models_are_credited_in_the_weights(tmp_path):
     for name, licence in (("free", "CC0"), ("a", "CC-BY-3.0"), ("b", "CC-BY-3.0")):
         generate(Settings("shapes", 8, (64, 48), seed=1), tmp_path / name)
