@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# seconds since the start of the process, and how many of them it waited for batches; unguided: with another sample's guide
-COLUMNS = ("step", "loss", "lr", "seconds", "waited", "val_rmse", "unguided_rmse", "bicubic_rmse")
+# seconds since the start of the process, and how many of them it waited for batches; unguided: with another sample's guide;
+# unaligned: with what deformable convolutions sample replaced by its mean over the image
+COLUMNS = ("step", "loss", "lr", "seconds", "waited", "val_rmse", "unguided_rmse", "unaligned_rmse", "bicubic_rmse")
 _PICTURES = 4
 
 

@@ -15,6 +15,7 @@ import torch
 
 from d2a2_core.data.generate import Settings, generate
 from d2a2_core.network import D2A2Lite, run_views, takes_trust
+from d2a2_core.network.deformable import ModulatedDeformConv
 from d2a2_core.training.config import make_config, save_config
 from d2a2_core.training.losses import reconstruction_loss, rmse_per_image
 from d2a2_core.training.teacher import Teacher
@@ -174,6 +175,21 @@ def test_the_curve_tells_whether_the_guide_is_looked_at(tmp_path, monkeypatch):
     train(tiny(steps=6), tmp_path / "blind", quiet=True)
     row = curve(tmp_path / "blind")[-1]
     assert row["val_rmse"] == row["unguided_rmse"]
+
+
+def test_the_curve_tells_whether_colour_is_aligned(tmp_path, monkeypatch):
+    train(tiny(steps=6), tmp_path / "aligns", quiet=True)
+    row = curve(tmp_path / "aligns")[-1]
+    assert row["val_rmse"] != row["unaligned_rmse"]
+    forward = ModulatedDeformConv.forward
+
+    def lost(self, x, features):
+        return forward(self, torch.zeros_like(x), features)
+
+    monkeypatch.setattr(ModulatedDeformConv, "forward", lost)
+    train(tiny(steps=6), tmp_path / "lost", quiet=True)
+    row = curve(tmp_path / "lost")[-1]
+    assert float(row["val_rmse"]) == pytest.approx(float(row["unaligned_rmse"]), rel=1e-5)
 
 
 @pytest.mark.parametrize("has", [False, True])
