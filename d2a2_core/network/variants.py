@@ -160,10 +160,11 @@ class GuidedStage(FusionStage):
         scales: int,
         extra: int,
         context: Sequence[int] = (),
+        geometric: bool = True,
         reach: float = 0.0,
         backend: str = "auto",
     ) -> None:
-        super().__init__(channels, groups, backend=backend)
+        super().__init__(channels, groups, geometric=geometric, backend=backend)
         if reach:
             self.dda.geometric.deform = BoundedDeformConv(channels, groups, reach, backend)
         self.mfa.gate.norm = PerScaleBatchNorm(channels, scales)
@@ -214,6 +215,7 @@ class D2A2Lite(nn.Module):
         heads: int = 2,
         back_projections: int = 0,
         trust: bool = False,
+        geometric: bool = True,
         reach: float = 0.0,
         backend: str = "auto",
     ) -> None:
@@ -224,7 +226,7 @@ class D2A2Lite(nn.Module):
         self.config: dict[str, Any] = {
             "model": "d2a2-lite", "scales": list(self.scales), "channels": channels, "blocks": blocks, "groups": groups,
             "context": list(context), "detail": detail, "heads": heads, "back_projections": back_projections,
-            "trust": trust, "reach": reach,
+            "trust": trust, "geometric": geometric, "reach": reach,
         }  # fmt: skip
         self.takes_trust = trust
         self.back_projections = back_projections
@@ -238,7 +240,7 @@ class D2A2Lite(nn.Module):
         self.shallow = ShallowDepthFeatures(channels, blocks)
         extra = 16 * heads + trust
         self.stages = nn.ModuleList(
-            GuidedStage(channels, groups, len(self.scales), extra, context, reach, backend) for _ in range(3)
+            GuidedStage(channels, groups, len(self.scales), extra, context, geometric, reach, backend) for _ in range(3)
         )
         self.tail = nn.Sequential(conv3x3(channels, channels), nn.LeakyReLU(0.2), conv3x3(channels, 16))
         self.detail = nn.Sequential(
@@ -324,6 +326,24 @@ def with_reach(state: dict[str, Tensor], model: D2A2Lite) -> dict[str, Tensor]:
         if ".dda." in key and not key.endswith(".deform.bias"):
             fresh[key] = torch.zeros_like(value) if key.endswith(".deform.weight") else value.clone()
     return fresh
+
+
+def without_geometric(state: dict[str, Tensor], model: D2A2Lite) -> dict[str, Tensor]:
+    """The state of a model whose deformable convolutions give nothing but their bias as one of ``model``, which has none.
+
+    What the bias did goes into the biases of the convolutions after it (but for the outermost pixels, where their padding ended
+    it). The domain alignment, which only they used, begins anew, and without effect.
+    """
+    out = {key: value.clone() for key, value in state.items() if ".dda." not in key}
+    out |= {key: value.clone() for key, value in model.state_dict().items() if ".dda." in key}
+    for i in range(len(model.stages)):
+        constant = state[f"stages.{i}.dda.geometric.deform.bias"]
+        aligned = slice(len(constant), 2 * len(constant))  # among the inputs of both: depth, aligned guide, ...
+        for name in (f"stages.{i}.mfa.fuse", f"stages.{i}.merge.0"):
+            weight = out[f"{name}.weight"]
+            out[f"{name}.bias"] += torch.einsum("ochw,c->o", weight[:, aligned], constant)
+            weight[:, aligned] = 0
+    return out
 
 
 MODELS = {"d2a2": D2A2, "d2a2-lite": D2A2Lite}

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from d2a2_core.data.sampling import TrainingBatches, input_keys
 from d2a2_core.network import build_model, takes_trust
-from d2a2_core.network.variants import with_reach, with_trust
+from d2a2_core.network.variants import with_reach, with_trust, without_geometric
 from d2a2_core.training.config import TrainConfig, make_config, save_config
 from d2a2_core.training.curve import Curve
 from d2a2_core.training.losses import measured_loss, reconstruction_loss, relative_loss
@@ -266,6 +266,8 @@ class Trainer:
                 state = with_trust(state, model)
             if self.config.model.get("reach") and not start.config.get("reach"):
                 state = with_reach(state, model)
+            if start.config.get("geometric") and not model.config.get("geometric"):
+                state = without_geometric(state, model)
             try:
                 model.load_state_dict(state)
             except RuntimeError as error:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from d2a2_core.network import D2A2, SCALES, D2A2Lite, build_model, takes_trust
 from d2a2_core.network.deformable import ModulatedDeformConv
-from d2a2_core.network.variants import BoundedDeformConv, with_reach, with_trust
+from d2a2_core.network.variants import BoundedDeformConv, with_reach, with_trust, without_geometric
 from d2a2_core.weights import from_official, load_official_checkpoint, load_weights, save_weights, to_official
 
 TINY = {"channels": 16, "blocks": 1}
@@ -260,6 +260,29 @@ def test_weights_whose_alignment_was_lost_begin_anew_without_effect():
         optimizer.step()
     for stage, old in zip(bounded.stages, before, strict=True):
         assert not torch.equal(stage.dda.geometric.deform.predict.weight, old)
+
+
+def test_weights_whose_alignment_was_lost_can_do_without_it():
+    torch.manual_seed(0)
+    options = {"channels": 8, "blocks": 1, "groups": 4, "context": (8, 8), "detail": 16, "trust": True}
+    lost, without = D2A2Lite((4, 8), **options).eval(), D2A2Lite((4, 8), **options, geometric=False).eval()
+    for stage in lost.stages:
+        torch.nn.init.normal_(astray(stage.dda.geometric.deform).bias)
+    for module in (*(stage.merge[2] for stage in lost.stages), lost.detail[4]):
+        torch.nn.init.normal_(module.weight, std=0.1)
+    without.load_state_dict(without_geometric(lost.state_dict(), without))
+    assert not any("geometric" in name for name, _ in build_model(without.config).named_parameters())
+    guide, lr = pair(4, size=(160, 192), batch=1)
+    with torch.no_grad():
+        difference = without(guide, lr) - lost(guide, lr)
+    inside = difference[
+        ..., 64:-64, 64:-64
+    ]  # context sees far, and at the border convolutions see padding instead of the bias
+    assert inside.abs().max() < 0.02 * difference.abs().max() or inside.abs().max() < 1e-5
+    without.train()
+    without(guide, lr).square().mean().backward()
+    for stage in without.stages:  # the domain alignment is learnt again
+        assert stage.mfa.fuse.weight.grad[:, 8:].abs().max() > 0
 
 
 def test_lite_with_trust_begins_as_the_one_without_and_learns_what_it_is_worth():
