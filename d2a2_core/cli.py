@@ -378,7 +378,9 @@ def _report(o: argparse.Namespace) -> None:
 def _add_weights(commands) -> None:
     from d2a2_core import weights_command
 
-    p = commands.add_parser("weights", help="list, describe, verify or mix weights; add a run's to the shipped ones")
+    p = commands.add_parser(
+        "weights", help="list, describe, verify, mix or prune weights; add a run's to the shipped ones"
+    )
     weights_command.add_options(p)
     p.set_defaults(run=weights_command.run)
 

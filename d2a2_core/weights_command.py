@@ -22,8 +22,10 @@ from d2a2_core.weights import (
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The arguments of `d2a2 weights`."""
     parser.add_argument("action", choices=tuple(_ACTIONS))
-    parser.add_argument("name", nargs="?", help="shipped name or path (default: all shipped ones); mix: a new file")
-    parser.add_argument("--source", type=Path, help="add: weights of a run, to ship as NAME")
+    parser.add_argument(
+        "name", nargs="?", help="shipped name or path (default: all shipped ones); mix, prune: a new file"
+    )
+    parser.add_argument("--source", type=Path, help="add: weights of a run, to ship as NAME; prune: weights to prune")
     parser.add_argument("--card", type=Path, help="add: YAML file with title, licence, metrics, limits")
     parser.add_argument(
         "--part", type=_part, action="append", default=[], metavar="WEIGHTS=FACTOR",
@@ -63,6 +65,16 @@ def _mix(o: argparse.Namespace) -> int:
         raise ValueError("mix needs a file to write")
     save_mixed(o.name, o.part)
     print(f"written: {o.name}")
+    return 0
+
+
+def _prune(o: argparse.Namespace) -> int:
+    if not (o.name and o.source):
+        raise ValueError("prune needs a file to write and --source")
+    from d2a2_core.pruning import save_pruned
+
+    share = save_pruned(o.name, o.source)
+    print(f"written: {o.name}; its results differ by {100 * share:.3f} % of their error")
     return 0
 
 
@@ -109,4 +121,4 @@ def _names(o: argparse.Namespace) -> list[str]:
     return names
 
 
-_ACTIONS = {"list": _list, "info": _info, "verify": _verify, "add": _add, "mix": _mix}
+_ACTIONS = {"list": _list, "info": _info, "verify": _verify, "add": _add, "mix": _mix, "prune": _prune}

@@ -299,3 +299,27 @@ def test_what_cannot_be_written_is_an_os_error_that_names_the_file(tmp_path):
     target = tmp_path / "missing" / "m.safetensors"
     with pytest.raises(OSError, match=r"m\.safetensors"):
         write_safetensors(target, {"a": torch.zeros(2)}, {})
+
+
+def test_weights_are_pruned_only_of_alignment_that_is_lost(tmp_path, capsys):
+    torch.manual_seed(0)
+    model = D2A2Lite((4, 8), channels=8, blocks=1, groups=2)
+    for stage in model.stages:
+        nn.init.normal_(stage.merge[2].weight, std=0.1)
+    source, target = tmp_path / "source.safetensors", tmp_path / "target.safetensors"
+    save_weights(source, model, {"seed": 7})
+    command = ["weights", "prune", str(target), "--source", str(source)]
+    assert main(command) == 2
+    assert "they are in use" in capsys.readouterr().err
+    assert not target.exists()
+    with torch.no_grad():
+        for stage in model.stages:
+            stage.dda.geometric.deform.predict.bias[-18:] = -90.0  # masks
+    save_weights(source, model, {"seed": 7})
+    assert main(command) == 0
+    info = read_info(target)
+    assert (info.config["geometric"], info.card["seed"]) == (False, 7)
+    assert main(command) == 2
+    assert "exists" in capsys.readouterr().err
+    assert main(["weights", "prune", str(tmp_path / "again.safetensors"), "--source", str(target)]) == 2
+    assert "no deformable convolutions" in capsys.readouterr().err
