@@ -11,6 +11,7 @@ from torch import nn
 from d2a2_core import weights
 from d2a2_core.cli import main
 from d2a2_core.network import D2A2, D2A2Lite
+from d2a2_core.uncertainty import SigmaHead, load_sigma_head, save_sigma_head, sigma_path
 from d2a2_core.weights import (
     WeightsError,
     list_pretrained,
@@ -316,7 +317,9 @@ def test_weights_are_pruned_only_of_alignment_that_is_lost(tmp_path, capsys):
         for stage in model.stages:
             stage.dda.geometric.deform.predict.bias[-18:] = -90.0  # masks
     save_weights(source, model, {"seed": 7})
+    save_sigma_head(sigma_path(source), SigmaHead(), {"weights_sha256": sha256(source)})
     assert main(command) == 0
+    assert load_sigma_head(target) is not None
     info = read_info(target)
     assert (info.config["geometric"], info.card["seed"]) == (False, 7)
     assert main(command) == 2
