@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_weights(commands)
     _add_calibrate(commands)
     _add_convert(commands)
+    _add_export(commands)
     _add_prepare_nyu(commands)
     _add_benchmark(commands)
     return parser
@@ -435,6 +436,26 @@ def _convert(o: argparse.Namespace) -> None:
     else:
         raise ValueError(f"expected a target that ends in .safetensors or .pth, got {o.target.name}")
     print(f"written: {o.target}")
+
+
+def _add_export(commands) -> None:
+    p = commands.add_parser(
+        "export", help="write the network as an ONNX file, which upsample, bag and node take as weights"
+    )
+    p.add_argument("target", type=Path, help="the .onnx file")
+    p.add_argument("--weights", default=DEFAULT_WEIGHTS, help="shipped name or path of a .safetensors file")
+    p.add_argument("--size", default="640x480", help="of the colour image, WIDTHxHEIGHT")
+    p.add_argument("--scale", type=int, required=True, choices=(4, 8, 16))
+    p.set_defaults(run=_export)
+
+
+def _export(o: argparse.Namespace) -> None:
+    from d2a2_core.exported import export_onnx
+
+    if o.target.suffix != ".onnx":
+        raise ValueError(f"expected a target that ends in .onnx, got {o.target.name}")
+    export_onnx(o.weights, o.target, _size(o.size), o.scale)
+    print(f"written: {o.target}, for colour images of {o.size} and depth a {o.scale}th of that")
 
 
 # -- prepare-nyu, benchmark --------------------------------------------------------------------------------------------

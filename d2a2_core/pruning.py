@@ -9,8 +9,8 @@ import torch
 from d2a2_core.data.sampling import ShapeScenes, TrainingBatches, input_keys
 from d2a2_core.network import D2A2Lite, build_model
 from d2a2_core.network.variants import without_geometric
-from d2a2_core.uncertainty import load_sigma_head, read_sigma_card, save_sigma_head, sigma_path
-from d2a2_core.weights import WeightsError, load_weights, read_info, resolve_weights, save_weights, sha256
+from d2a2_core.uncertainty import copy_sigma_head
+from d2a2_core.weights import WeightsError, load_weights, read_info, resolve_weights, save_weights
 
 _LOST = 0.01  # of the error: results that change by less do not tell whether they are there
 
@@ -46,11 +46,8 @@ def save_pruned(target: str | Path, source: str | Path) -> float:
             f"without deformable convolutions the results of {source} change by {100 * share:.1f} % of their error: they are "
             "in use. Train on without them: d2a2 train --init ... --model '{..., geometric: false}'"
         )
-    head = load_sigma_head(source)
     save_weights(
         target, pruned, info.card | {"pruned": f"deformable convolutions, which were lost, from {Path(source).name}"}
     )
-    if head is not None:  # calibrated for the same results
-        card = read_sigma_card(sigma_path(resolve_weights(source))) | {"weights_sha256": sha256(target)}
-        save_sigma_head(sigma_path(target), head, card)
+    copy_sigma_head(source, target)
     return share

@@ -152,6 +152,14 @@ def save_sigma_head(path: str | Path, head: SigmaHead, card: dict[str, Any]) -> 
     write_safetensors(path, tensors, metadata)
 
 
+def copy_sigma_head(source: str | Path, target: str | Path) -> None:
+    """Lays the head of weights (a shipped name or a path), if they have one, beside a file that gives the same results."""
+    head = load_sigma_head(source)
+    if head is not None:
+        card = read_sigma_card(sigma_path(resolve_weights(source))) | {"weights_sha256": sha256(target)}
+        save_sigma_head(sigma_path(target), head, card)
+
+
 def read_sigma_card(path: str | Path) -> dict[str, Any]:
     """The card of a head's file.
 

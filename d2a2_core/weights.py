@@ -117,15 +117,20 @@ def read_info(path: str | Path) -> WeightsInfo:
 
 
 def load_weights(path: str | Path, backend: str = "auto") -> nn.Module:
-    """Builds the model of a weights file, in eval mode on the CPU.
+    """Builds the model of a weights file, in eval mode on the CPU; of an .onnx file of `d2a2 export` :class:`OnnxModel`.
 
     Raises:
+        ImportError: an .onnx file, and no onnxruntime.
         WeightsError: see :func:`read_info`; or the tensors do not fit the file's own configuration.
     """
     if Path(path).suffix in (".pth", ".pt"):
         raise WeightsError(
             f"{path} looks like an authors' checkpoint; convert it first: d2a2 convert {path} OUT.safetensors --scale 4"
         )
+    if Path(path).suffix == ".onnx":
+        from d2a2_core.exported import OnnxModel
+
+        return OnnxModel(path).eval()
     info = read_info(path)
     with open_weights(path) as file:
         state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)

@@ -71,10 +71,10 @@ class TrainConfig:
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "lite": {
-        "model": {"model": "d2a2-lite", "reach": 4.0}, "data": "shapes", "scales": (4, 8, 16), "crop": 192, "range_jitter": 0.5,
-        "misalign": 0.1, "batch_size": 8, "steps": 5000, "lr": 1e-3, "schedule": "cosine", "warmup": 100, "clip": 1.0,
-        "offset_lr": 0.1, "l2_weight": 3.0, "ema": 0.998, "precision": "auto", "workers": 1, "validate_every": 500,
-        "save_every": 100,
+        "model": {"model": "d2a2-lite", "geometric": False}, "data": "shapes", "scales": (4, 8, 16), "crop": 192,
+        "range_jitter": 0.5, "misalign": 0.1, "batch_size": 8, "steps": 5000, "lr": 1e-3, "schedule": "cosine",
+        "warmup": 100, "clip": 1.0, "offset_lr": 0.1, "l2_weight": 3.0, "ema": 0.998, "precision": "auto", "workers": 1,
+        "validate_every": 500, "save_every": 100,
     },
 }  # fmt: skip
 
