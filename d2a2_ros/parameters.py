@@ -73,7 +73,7 @@ class Spec:
 
 
 SPECS = (
-    Spec("weights", DEFAULT_WEIGHTS, "Name of weights that ship with the package, or path of a .safetensors file."),
+    Spec("weights", DEFAULT_WEIGHTS, "Name of weights that ship with the package, or path of a .safetensors or .onnx file."),
     Spec("device", "auto", "Where the network runs: auto (the GPU where there is one), cpu, cuda, cuda:1, ..."),
     Spec(
         "precision", "auto", "Of the network; auto: bfloat16 where hardware has it, else float16 on a GPU, float32 on a CPU.",
