@@ -58,9 +58,8 @@ def export_onnx(source: str | Path, target: str | Path, size: tuple[int, int], s
     )
     partial = Path(f"{target}.partial")
     with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter(
-            "ignore"
-        )  # sizes become constants, as they should; the exporter that traces is called old
+        # Sizes become constants, as they should, and the exporter that traces is said to be old.
+        warnings.simplefilter("ignore")
         torch.onnx.export(
             model, tuple(inputs.values()), str(partial), input_names=list(inputs), output_names=["hr"],
             opset_version=_OPSET, dynamo=False,

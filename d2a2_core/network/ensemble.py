@@ -52,9 +52,11 @@ def check_views(views: int) -> None:
 
 
 def _view(x: Tensor, turns: int, mirrored: bool) -> Tensor:
+    if not turns and not mirrored:
+        return x
     return torch.rot90(x.flip(-1) if mirrored else x, turns, (-2, -1)).contiguous()
 
 
 def _back(x: Tensor, turns: int, mirrored: bool) -> Tensor:
-    x = torch.rot90(x, -turns, (-2, -1))
+    x = torch.rot90(x, -turns, (-2, -1)) if turns else x
     return x.flip(-1) if mirrored else x

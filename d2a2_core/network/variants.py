@@ -301,6 +301,21 @@ def back_project_residual(hr: Tensor, lr: Tensor) -> Tensor:
     return hr + F.interpolate(lr - reduced, size=hr.shape[-2:], mode="bicubic", align_corners=False)
 
 
+def adapted_state(start: nn.Module, model: nn.Module) -> dict[str, Tensor]:
+    """The state of a network as a start of another of nearly the same configuration; what only one of them has is adapted."""
+    state = start.state_dict()
+    if not (isinstance(start, D2A2Lite) and isinstance(model, D2A2Lite)):
+        return state
+    old, new = start.config, model.config
+    if new["trust"] and not old["trust"]:
+        state = with_trust(state, model)
+    if new["reach"] and not old["reach"]:
+        state = with_reach(state, model)
+    if old["geometric"] and not new["geometric"]:
+        state = without_geometric(state, model)
+    return state
+
+
 def with_trust(state: dict[str, Tensor], model: D2A2Lite) -> dict[str, Tensor]:
     """The state of a model without the input ``trust`` as one of ``model``, which has it: it begins without effect on features.
 
@@ -317,13 +332,13 @@ def with_trust(state: dict[str, Tensor], model: D2A2Lite) -> dict[str, Tensor]:
 
 
 def with_reach(state: dict[str, Tensor], model: D2A2Lite) -> dict[str, Tensor]:
-    """The state of a model with unbounded deformable convolutions as one of ``model``, whose are bounded.
+    """The state of a model with unbounded deformable convolutions, or without any, as one of ``model``, whose are bounded.
 
     Alignment begins anew, with no effect but the bias that it had: its weights are ``model``'s, its last ones zero.
     """
     fresh = dict(state)
     for key, value in model.state_dict().items():
-        if ".dda." in key and not key.endswith(".deform.bias"):
+        if ".dda." in key and not (key.endswith(".deform.bias") and key in state):
             fresh[key] = torch.zeros_like(value) if key.endswith(".deform.weight") else value.clone()
     return fresh
 

@@ -25,8 +25,8 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from d2a2_core.data.sampling import TrainingBatches, input_keys
-from d2a2_core.network import build_model, takes_trust
-from d2a2_core.network.variants import with_reach, with_trust, without_geometric
+from d2a2_core.network import build_model
+from d2a2_core.network.variants import adapted_state
 from d2a2_core.training.config import TrainConfig, make_config, save_config
 from d2a2_core.training.curve import Curve
 from d2a2_core.training.losses import measured_loss, reconstruction_loss, relative_loss
@@ -261,15 +261,8 @@ class Trainer:
         model = build_model(self.config.model)
         if self.config.init:
             start = load_weights(resolve_weights(self.config.init))
-            state = start.state_dict()
-            if takes_trust(model) and not takes_trust(start):
-                state = with_trust(state, model)
-            if self.config.model.get("reach") and not start.config.get("reach"):
-                state = with_reach(state, model)
-            if start.config.get("geometric") and not model.config.get("geometric"):
-                state = without_geometric(state, model)
             try:
-                model.load_state_dict(state)
+                model.load_state_dict(adapted_state(start, model))
             except RuntimeError as error:
                 raise TrainingError(f"init weights {self.config.init} do not fit the model: {error}") from error
         return model
