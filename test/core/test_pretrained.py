@@ -1,5 +1,8 @@
 """The weights that ship: intact, described, small, and better than bicubic on real benchmark images."""
 
+import json
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -35,7 +38,9 @@ def test_file_is_intact_small_and_described(name):
     path = resolve_weights(name)
     assert checksums()[path.name] == sha256(path)
     assert path.stat().st_size < 20e6
-    assert {"title", "licence", "command", "settings", "revision", "metrics", "limits"} <= set(read_info(path).card)
+    card = read_info(path).card
+    assert {"title", "licence", "command", "settings", "revision", "metrics", "limits"} <= set(card)
+    assert not re.search(r"""[\s"'=]/\w+/""", json.dumps(card)), "a path of the machine it was trained on"
 
 
 @pytest.mark.parametrize("scale", [8, 16])

@@ -312,6 +312,13 @@ def test_warm_start_of_bounded_alignment_from_an_unbounded_one(tmp_path):
     )
     kept = load_weights(again).state_dict()
     assert all(torch.equal(v, kept[k]) for k, v in third.model.state_dict().items())  # goes on with its own
+    none = tiny(steps=2, model=model | {"geometric": False}, scales=[4], init=str(weights))
+    trained = train(none, tmp_path / "none", quiet=True)  # deformable convolutions can be left out, and put back
+    back = Trainer(
+        tiny(steps=2, model=model | {"reach": 4.0}, scales=[4], init=str(trained)), tmp_path / "back", quiet=True
+    )
+    before, after = load_weights(trained).state_dict(), back.model.state_dict()
+    assert all(torch.equal(after[k], before[k]) for k in before if ".dda." not in k)
 
 
 def test_authors_of_models_are_credited_in_the_weights(tmp_path):
