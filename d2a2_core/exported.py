@@ -76,7 +76,7 @@ class OnnxModel(nn.Module):
     """A file of :func:`export_onnx` as a network, run by ONNX Runtime.
 
     Where it runs is up to the runtime that is installed: the first of its execution providers that works (TensorRT, CUDA,
-    OpenVINO, ..., the CPU last), in the file's float32.
+    OpenVINO, ..., the CPU last), in the file's float32; on the CPU with as many threads as torch has now.
 
     Args:
         path: the file.
@@ -95,8 +95,10 @@ class OnnxModel(nn.Module):
             raise ImportError(f'{path} needs the package onnxruntime: pip install "onnxruntime>=1.17,<2"') from error
         self.path = Path(path)
         try:
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = torch.get_num_threads()
             self._session = onnxruntime.InferenceSession(
-                str(path), providers=providers or onnxruntime.get_available_providers()
+                str(path), options, providers=providers or onnxruntime.get_available_providers()
             )
             facts: dict[str, Any] = json.loads(self._session.get_modelmeta().custom_metadata_map[_KEY])
         except Exception as error:  # the runtime's own kinds of error have no common base
@@ -119,7 +121,8 @@ class OnnxModel(nn.Module):
             (_, _, height, width), scale = self._shapes["guide"], self.scales[0]
             raise ValueError(
                 f"{self.path.name} was exported for one {width}x{height} image at x{scale}, got guide {tuple(guide.shape)} and "
-                f"lr {tuple(lr.shape)}; export another: d2a2 export ... --size {guide.shape[-1]}x{guide.shape[-2]}"
+                f"lr {tuple(lr.shape)}; export another: d2a2 export ... --size {guide.shape[-1]}x{guide.shape[-2]} "
+                "(an ensemble of 4 or 8 views turns the image: of a file only 1 or 2, unless it is square)"
             )
         arrays = {name: np.ascontiguousarray(x.float().cpu().numpy()) for name, x in given.items()}
         return torch.from_numpy(self._session.run(None, arrays)[0]).to(guide.device)

@@ -8,7 +8,7 @@ import torch
 
 from d2a2_core.data.sampling import ShapeScenes, TrainingBatches, input_keys
 from d2a2_core.network import D2A2Lite, build_model
-from d2a2_core.network.variants import without_geometric
+from d2a2_core.network.starting import without_geometric
 from d2a2_core.uncertainty import copy_sigma_head
 from d2a2_core.weights import WeightsError, load_weights, read_info, resolve_weights, save_weights
 
@@ -18,8 +18,8 @@ _LOST = 0.01  # of the error: results that change by less do not tell whether th
 def save_pruned(target: str | Path, source: str | Path) -> float:
     """Writes compact weights whose deformable convolutions are lost as ones that have none: the same results, sooner.
 
-    A sigma head beside them goes along.
-    Lost are offsets of dozens of pixels and masks of zero, as training left them in our first compact weights.
+    Lost are offsets of dozens of pixels and masks of zero, as training left them in our first compact weights. A sigma head
+    beside the source goes along.
 
     Returns:
         How far the results differ on generated scenes: root mean square of the difference over that of the error.
@@ -31,7 +31,9 @@ def save_pruned(target: str | Path, source: str | Path) -> float:
         raise WeightsError(f"{target} exists; name a new file, or remove it first")
     model, info = load_weights(resolve_weights(source)).eval(), read_info(resolve_weights(source))
     if not (isinstance(model, D2A2Lite) and model.config["geometric"]):
-        raise WeightsError(f"{source} has no deformable convolutions to be left out: it is a {model.config}")
+        raise WeightsError(
+            f"expected compact weights (d2a2-lite) with deformable convolutions, {source} is {model.config}"
+        )
     pruned = build_model(model.config | {"geometric": False}).eval()
     pruned.load_state_dict(without_geometric(model.state_dict(), pruned))
     difference = error = 0.0

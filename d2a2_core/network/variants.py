@@ -82,11 +82,10 @@ class LeakyBlock(ResidualBlock):
 
 
 class BoundedDeformConv(ModulatedDeformConv):
-    """A deformable convolution that cannot be lost in training.
+    """A deformable convolution that training can bring back from wherever it has gone.
 
-    Unbounded ones were: while the depth features are still useless, colour is noise, offsets grow until all samples lie outside
-    the image, masks shrink to 1e-38, and no gradient comes back. (And what does come is so small that CPUs take three times as
-    long for a step.)
+    Unbounded ones were lost: offsets had grown until all samples lay outside the image, masks had shrunk to 1e-38, and no
+    gradient came through them any more. (What did come was so small that a CPU took three times as long for a step.)
 
     Args:
         channels, groups, backend: as :class:`ModulatedDeformConv`'s.
@@ -150,6 +149,7 @@ class GuidedStage(FusionStage):
         scales: number of scales.
         extra: channels of further inputs.
         context: widths of the :class:`Context`; empty for none.
+        geometric: whether there is a deformable convolution.
         reach: of :class:`BoundedDeformConv`; 0 for the paper's deformable convolution.
     """
 
@@ -199,6 +199,8 @@ class D2A2Lite(nn.Module):
         back_projections: times that what the bicubic reduction of the result lacks of the input is added to it (Irani and
             Peleg, "Improving resolution by image registration", 1991). For inputs that are such a reduction, without
             noise; 0 for a sensor's.
+        geometric: whether there are deformable convolutions. Without them the guide is aligned in its statistics alone, in
+            three fifths of the time.
         reach: limit of the deformable convolutions' offsets, in pixels of the features (4 of the guide each); 0 for none, as in
             the paper: they get lost in training then (:class:`BoundedDeformConv`).
         backend: of the deformable convolution, see :mod:`d2a2_core.network.deformable`.
@@ -222,6 +224,10 @@ class D2A2Lite(nn.Module):
         super().__init__()
         if not scales or any(scale not in SCALES for scale in scales):
             raise ValueError(f"scales must be some of {SCALES}, got {tuple(scales)}")
+        if reach < 0 or (reach and not geometric):
+            raise ValueError(
+                f"reach {reach} bounds the deformable convolutions; leave it out, or set geometric to true"
+            )
         self.scales = tuple(sorted(scales))
         self.config: dict[str, Any] = {
             "model": "d2a2-lite", "scales": list(self.scales), "channels": channels, "blocks": blocks, "groups": groups,
@@ -299,66 +305,6 @@ def back_project_residual(hr: Tensor, lr: Tensor) -> Tensor:
     hr, lr = hr.float(), lr.float()
     reduced = F.interpolate(hr, size=lr.shape[-2:], mode="bicubic", antialias=True, align_corners=False)
     return hr + F.interpolate(lr - reduced, size=hr.shape[-2:], mode="bicubic", align_corners=False)
-
-
-def adapted_state(start: nn.Module, model: nn.Module) -> dict[str, Tensor]:
-    """The state of a network as a start of another of nearly the same configuration; what only one of them has is adapted."""
-    state = start.state_dict()
-    if not (isinstance(start, D2A2Lite) and isinstance(model, D2A2Lite)):
-        return state
-    old, new = start.config, model.config
-    if new["trust"] and not old["trust"]:
-        state = with_trust(state, model)
-    if new["reach"] and not old["reach"]:
-        state = with_reach(state, model)
-    if old["geometric"] and not new["geometric"]:
-        state = without_geometric(state, model)
-    return state
-
-
-def with_trust(state: dict[str, Tensor], model: D2A2Lite) -> dict[str, Tensor]:
-    """The state of a model without the input ``trust`` as one of ``model``, which has it: it begins without effect on features.
-
-    Only in :class:`JointUpsampling` doubtful values count less from the start.
-    """
-    widened = dict(state)
-    for key, value in model.state_dict().items():
-        old = state.get(key)
-        if old is None:
-            widened[key] = value.clone()
-        elif old.dim() == 4 and old.shape[1] + 1 == value.shape[1]:  # trust comes last among the inputs
-            widened[key] = F.pad(old, (0, 0, 0, 0, 0, 1))
-    return widened
-
-
-def with_reach(state: dict[str, Tensor], model: D2A2Lite) -> dict[str, Tensor]:
-    """The state of a model with unbounded deformable convolutions, or without any, as one of ``model``, whose are bounded.
-
-    Alignment begins anew, with no effect but the bias that it had: its weights are ``model``'s, its last ones zero.
-    """
-    fresh = dict(state)
-    for key, value in model.state_dict().items():
-        if ".dda." in key and not (key.endswith(".deform.bias") and key in state):
-            fresh[key] = torch.zeros_like(value) if key.endswith(".deform.weight") else value.clone()
-    return fresh
-
-
-def without_geometric(state: dict[str, Tensor], model: D2A2Lite) -> dict[str, Tensor]:
-    """The state of a model whose deformable convolutions give nothing but their bias as one of ``model``, which has none.
-
-    What the bias did goes into the biases of the convolutions after it (but for the outermost pixels, where their padding ended
-    it). The domain alignment, which only they used, begins anew, and without effect.
-    """
-    out = {key: value.clone() for key, value in state.items() if ".dda." not in key}
-    out |= {key: value.clone() for key, value in model.state_dict().items() if ".dda." in key}
-    for i in range(len(model.stages)):
-        constant = state[f"stages.{i}.dda.geometric.deform.bias"]
-        aligned = slice(len(constant), 2 * len(constant))  # among the inputs of both: depth, aligned guide, ...
-        for name in (f"stages.{i}.mfa.fuse", f"stages.{i}.merge.0"):
-            weight = out[f"{name}.weight"]
-            out[f"{name}.bias"] += torch.einsum("ochw,c->o", weight[:, aligned], constant)
-            weight[:, aligned] = 0
-    return out
 
 
 MODELS = {"d2a2": D2A2, "d2a2-lite": D2A2Lite}

@@ -23,7 +23,7 @@ def validate(
 
     "unguided_rmse" is that of the network when each sample gets its neighbour's guide. As long as it equals the proper one, the
     network has learnt to enlarge depth but does not look at the colour image. "unaligned_rmse" is that of the network when
-    what its deformable convolutions give is replaced by its mean over the image: equal to the proper one, alignment is lost.
+    what its deformable convolutions give is replaced by its mean over the image: equal to the proper one, none is left.
 
     Args:
         model: on ``device``; in eval mode afterwards.
@@ -34,6 +34,7 @@ def validate(
         "val_rmse", "unguided_rmse", "unaligned_rmse", "bicubic_rmse"; and the last batch's pictures.
     """
     model.eval()
+    aligns = any(isinstance(module, ModulatedDeformConv) for module in model.modules())
     errors, unguided, unaligned, bicubic = [], [], [], []
     for batch in batches:
         guide, *rest = (batch[key].to(device) for key in input_keys(model))
@@ -41,8 +42,11 @@ def validate(
         with autocast:
             prediction = model(guide, *rest).float()
             strange = model(guide.roll(1, 0), *rest).float()
-            with _alignment_levelled(model):
-                level = model(guide, *rest).float()
+            if aligns:
+                with _alignment_levelled(model):
+                    level = model(guide, *rest).float()
+            else:
+                level = prediction
         plain = F.interpolate(rest[0], size=hr.shape[-2:], mode="bicubic", align_corners=False)
         errors += rmse_per_image(prediction, hr)
         unguided += rmse_per_image(strange, hr)

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 
 from d2a2_core.network import D2A2, SCALES, D2A2Lite, build_model, takes_trust
 from d2a2_core.network.deformable import ModulatedDeformConv
-from d2a2_core.network.variants import BoundedDeformConv, with_reach, with_trust, without_geometric
+from d2a2_core.network.starting import with_reach, with_trust, without_geometric
+from d2a2_core.network.variants import BoundedDeformConv
 from d2a2_core.weights import from_official, load_official_checkpoint, load_weights, save_weights, to_official
 
 TINY = {"channels": 16, "blocks": 1}
@@ -227,6 +228,12 @@ def test_bounded_alignment_samples_within_its_reach():
         out = conv((rows + 0.1 * cols).expand(1, 4, 16, 20), torch.zeros(1, 4, 16, 20))
     expected = torch.sigmoid(torch.tensor(4.0)) * ((rows - 3) + 0.1 * (cols - 3))
     torch.testing.assert_close(out[..., 3:, 3:], expected[3:, 3:].expand(1, 4, 13, 17), rtol=1e-4, atol=1e-4)
+
+
+def test_a_bound_without_alignment_is_refused():
+    for options in ({"reach": 4.0, "geometric": False}, {"reach": -1.0}):
+        with pytest.raises(ValueError, match=r"reach .* bounds the deformable convolutions"):
+            build_model({"model": "d2a2-lite"} | options)
 
 
 def test_only_bounded_alignment_comes_back_from_far():

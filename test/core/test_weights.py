@@ -325,4 +325,4 @@ def test_weights_are_pruned_only_of_alignment_that_is_lost(tmp_path, capsys):
     assert main(command) == 2
     assert "exists" in capsys.readouterr().err
     assert main(["weights", "prune", str(tmp_path / "again.safetensors"), "--source", str(target)]) == 2
-    assert "no deformable convolutions" in capsys.readouterr().err
+    assert "expected compact weights (d2a2-lite) with deformable" in capsys.readouterr().err
