@@ -16,6 +16,9 @@ export OMP_WAIT_POLICY := PASSIVE
 
 venv: $(STAMP)
 
+# Where there is none for a machine, PyTorch does its work.
+OPENVINO := openvino>=2025.0,<2028
+
 $(STAMP): requirements.txt setup.py $(wildcard pip_ros/*/*.py) pip_ros/pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
 		{ echo "needs Python 3.11 or newer, $(PYTHON) is older; call: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
@@ -23,6 +26,8 @@ $(STAMP): requirements.txt setup.py $(wildcard pip_ros/*/*.py) pip_ros/pyproject
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check ./pip_ros
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --config-settings editable_mode=compat --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: "$(OPENVINO)" || \
+		echo "no openvino for this machine: PyTorch computes the network, in half as long again"
 	# An editable install has no share files; launch and ros2 find the checkout's own through these links.
 	mkdir -p $(VENV)/share/ament_index/resource_index/packages
 	ln -sfn $(CURDIR)/resource/d2a2_ros $(VENV)/share/ament_index/resource_index/packages/d2a2_ros

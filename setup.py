@@ -39,6 +39,7 @@ setup(
     extras_require={
         "eval": ["opencv-contrib-python-headless>=4.8,<6", "onnxruntime>=1.17,<2", "h5py>=3.8,<4"],
         "bag": ["rosbags>=0.10,<0.12"],
+        "openvino": ["openvino>=2025.0,<2028"],
         "onnx": ["onnx>=1.15,<2", "onnxruntime>=1.17,<2"],
         "train": ["tensorboard>=2.14,<3"],
         "render": ["embreex>=2.17.7,<5"],

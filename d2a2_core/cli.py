@@ -71,6 +71,7 @@ def _add_upsample(commands) -> None:
     )  # fmt: skip
     _add_model_options(p)
     _add_ensemble(p)
+    _add_runtime(p, "torch")
     p.set_defaults(run=_upsample)
 
 
@@ -80,6 +81,14 @@ def _add_ensemble(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--ensemble", type=int, default=1, choices=tuple(VIEWS),
         help="run the network on so many views of each pair, turned and mirrored, and average: more accurate, as much slower",
+    )  # fmt: skip
+
+
+def _add_runtime(p: argparse.ArgumentParser, default: str) -> None:
+    p.add_argument(
+        "--runtime", default=default, choices=("auto", "torch", "openvino"),
+        help="what computes the network; OpenVINO takes two seconds before the first frame and less for each, on a CPU; auto: "
+        f"where it is installed and can (default: {default})",
     )  # fmt: skip
 
 
@@ -107,7 +116,7 @@ def _upsample(o: argparse.Namespace) -> None:
         views = frames.views()
     else:
         frames, views = [read_frame(*o.input)], {}
-    upsampler = DepthUpsampler.from_pretrained(o.weights, o.device, o.precision, ensemble=o.ensemble)
+    upsampler = DepthUpsampler.from_pretrained(o.weights, o.device, o.precision, ensemble=o.ensemble, runtime=o.runtime)
     settings = PipelineSettings(
         o.registration, max_fill_px=o.max_fill_px, hygiene=not o.no_hygiene, color_offset=tuple(o.color_offset), watchdog=False,
     )  # fmt: skip
@@ -184,6 +193,7 @@ def _add_bag(commands) -> None:
     add_options(p)
     _add_model_options(p)
     _add_ensemble(p)
+    _add_runtime(p, "auto")
     p.set_defaults(run=_bag)
 
 
@@ -485,6 +495,7 @@ def _add_benchmark(commands) -> None:
     p.add_argument("--batch-size", type=int, default=4, help="with --training")
     _add_model_options(p)
     _add_ensemble(p)
+    _add_runtime(p, "auto")
     p.set_defaults(run=_benchmark)
 
 
@@ -497,7 +508,9 @@ def _benchmark(o: argparse.Namespace) -> None:
         print(benchmark_training(model, o.crop, o.batch_size, o.frames, o.device, precision))
         return
     print(
-        benchmark_upsampler(o.weights, _size(o.size), o.ratio, o.frames, o.device, o.precision, o.threads, o.ensemble)
+        benchmark_upsampler(
+            o.weights, _size(o.size), o.ratio, o.frames, o.device, o.precision, o.threads, o.ensemble, o.runtime
+        )
     )
 
 

@@ -104,6 +104,7 @@ class OnnxModel(nn.Module):
         except Exception as error:  # the runtime's own kinds of error have no common base
             raise WeightsError(f"{path} is no file of d2a2 export, or damaged ({error}); export it again") from error
         self._shapes = {entry.name: tuple(entry.shape) for entry in self._session.get_inputs()}
+        self.precision = "float32"
         self.scales: tuple[int, ...] = (int(facts["scale"]),)
         self.takes_trust = "trust" in self._shapes
         self.config = {"model": "onnx", "scale": self.scales[0], "source": facts["source"]}

@@ -22,10 +22,12 @@ from d2a2_core.depth import (
     valid_range,
 )
 from d2a2_core.network import check_views, run_views, takes_trust
+from d2a2_core.openvino_runtime import OpenVinoNetwork, has_openvino
 from d2a2_core.provenance import classify
 from d2a2_core.weights import load_weights, resolve_weights
 
 PRECISIONS = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
+RUNTIMES = ("auto", "torch", "openvino")
 MAX_RATIO = 32
 
 
@@ -58,9 +60,13 @@ class DepthUpsampler:
         scale: 0 takes the trained scale nearest to the ratio of the sizes; another value forces that scale.
         ensemble: views of each pair (1, 2, 4 or 8) whose results are averaged, see :func:`d2a2_core.network.run_views`: more
             accurate, in as many times the time. May be changed between frames.
+        runtime: what computes the network: "torch", "openvino" (on a CPU, in float32: the same result sooner, after two seconds
+            for every new size of images), or "auto": OpenVINO where it is installed and can, else torch.
 
     Raises:
-        ValueError: unknown device or precision, a scale that the model is not trained for, or another number of views.
+        ImportError: openvino was asked for and is not installed.
+        ValueError: unknown device, precision or runtime, ones that do not go together, a scale that the model is not trained for,
+            or another number of views.
     """
 
     def __init__(
@@ -71,17 +77,23 @@ class DepthUpsampler:
         max_fill_px: float = 16.0,
         scale: int = 0,
         ensemble: int = 1,
+        runtime: str = "torch",
     ) -> None:
         check_views(ensemble)
         self.ensemble = ensemble
         self.device = resolve_device(device)
-        self.precision = _resolve_precision(precision, self.device)
+        # An .onnx file's is in the file.
+        self.precision = getattr(model, "precision", None) or _resolve_precision(precision, self.device)
         self.scales: tuple[int, ...] = tuple(model.scales)
         if scale and scale not in self.scales:
             raise ValueError(f"scale {scale} was asked for, but these weights are for {self.scales}; 0 chooses")
         self.scale = scale
         self.max_fill_px = max_fill_px
         self.model = model.eval().requires_grad_(False).to(self.device)
+        self.runtime = self._resolve_runtime(runtime)
+        self._network = (
+            OpenVinoNetwork(self.model, fallback=runtime == "auto") if self.runtime == "openvino" else self.model
+        )
 
     @classmethod
     def from_pretrained(
@@ -93,6 +105,7 @@ class DepthUpsampler:
         scale: int = 0,
         backend: str = "auto",
         ensemble: int = 1,
+        runtime: str = "torch",
     ) -> DepthUpsampler:
         """Loads weights that ship with the package (by name) or a .safetensors file (by path).
 
@@ -102,7 +115,7 @@ class DepthUpsampler:
             WeightsError: no such weights, or they are damaged.
         """
         model = load_weights(resolve_weights(name_or_path), backend)
-        return cls(model, device, precision, max_fill_px, scale, ensemble)
+        return cls(model, device, precision, max_fill_px, scale, ensemble, runtime)
 
     def upsample(self, color: np.ndarray, depth: np.ndarray) -> UpsampledDepth:
         """Upsamples one pair.
@@ -226,10 +239,22 @@ class DepthUpsampler:
     def _run_network(self, *inputs: Tensor) -> Tensor:
         dtype = PRECISIONS[self.precision]
         with torch.autocast(self.device.type, dtype=dtype) if dtype else nullcontext():
-            result = run_views(self.model, self.ensemble, *inputs)
+            result = run_views(self._network, self.ensemble, *inputs)
         if self.precision == "float16" and not torch.isfinite(result).all():
-            return run_views(self.model, self.ensemble, *inputs)
+            return run_views(self._network, self.ensemble, *inputs)
         return result
+
+    def _resolve_runtime(self, runtime: str) -> str:
+        if runtime not in RUNTIMES:
+            raise ValueError(f"runtime must be one of {RUNTIMES}, got {runtime!r}")
+        file = self.model.config.get("model") == "onnx" if hasattr(self.model, "config") else False
+        can = self.device.type == "cpu" and self.precision == "float32" and not file
+        if runtime == "openvino" and not can:
+            what = "an .onnx file" if file else f"precision {self.precision} on {self.device}"
+            raise ValueError(
+                f"runtime 'openvino' computes in float32 on the CPU, from .safetensors; got {what}; use 'auto'"
+            )
+        return "openvino" if runtime == "openvino" or (runtime == "auto" and can and has_openvino()) else "torch"
 
 
 _CUDA_WITH_BFLOAT16 = (8, 0)  # compute capability, Ampere

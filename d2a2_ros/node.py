@@ -73,6 +73,7 @@ class UpsampleNode(Node):
             self.settings.precision,
             scale=self.settings.scale,
             ensemble=self.settings.ensemble,
+            runtime=self.settings.runtime,
         )
         self.pipeline = DepthPipeline(self.upsampler, self.settings.pipeline(), load_sigma_head(self.settings.weights))
         self.extrinsics = ExtrinsicsSource(self, self.settings.extrinsics, self.settings.tf_timeout)
@@ -99,7 +100,8 @@ class UpsampleNode(Node):
         )
         self.get_logger().info(
             f"weights '{self.settings.weights}' for scales {list(self.upsampler.scales)} on {self.upsampler.device} "
-            f"({self.upsampler.precision}); waiting for {self._color.sub.topic_name} and {self._depth.sub.topic_name}"
+            f"({self.upsampler.precision}, {self.upsampler.runtime}); "
+            f"waiting for {self._color.sub.topic_name} and {self._depth.sub.topic_name}"
         )
 
     @property
@@ -361,6 +363,7 @@ class UpsampleNode(Node):
             self.reporter.report(cause, self._problem)
         constants = {
             "weights": self.settings.weights, "device": str(self.upsampler.device), "precision": self.upsampler.precision,
+            "runtime": self.upsampler.runtime,
         }  # fmt: skip
         constants |= self._figures
         with self.pipeline.watching:

@@ -19,7 +19,7 @@ from d2a2_core.geometry.plan import REGISTRATIONS
 from d2a2_core.network import VIEWS
 from d2a2_core.pipeline import GEOMETRIES, RANGES, PipelineSettings
 from d2a2_core.provenance import POINTS_PROVENANCE
-from d2a2_core.upsampler import PRECISIONS
+from d2a2_core.upsampler import PRECISIONS, RUNTIMES
 from d2a2_core.weights import DEFAULT_WEIGHTS
 from d2a2_ros.images import COMPRESSED_INPUTS
 
@@ -78,6 +78,10 @@ SPECS = (
     Spec(
         "precision", "auto", "Of the network; auto: bfloat16 where hardware has it, else float16 on a GPU, float32 on a CPU.",
         choices=("auto", *PRECISIONS),
+    ),
+    Spec(
+        "runtime", "auto", "What computes the network; auto: OpenVINO on a CPU in float32, where it is installed, else torch.",
+        choices=RUNTIMES,
     ),
     Spec(
         "scale", 0, "Trained scale to use; 0 chooses the one nearest to the ratio of the image sizes.", choices=(0, 4, 8, 16)

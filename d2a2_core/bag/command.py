@@ -98,14 +98,17 @@ def _engine(o: argparse.Namespace) -> tuple[Engine, dict]:
     from d2a2_core.weights import resolve_weights, sha256
 
     settings = {f.name: getattr(o, f.name) for f in _pipeline_fields()}
-    upsampler = DepthUpsampler.from_pretrained(o.weights, o.device, o.precision, scale=o.scale, ensemble=o.ensemble)
+    upsampler = DepthUpsampler.from_pretrained(
+        o.weights, o.device, o.precision, scale=o.scale, ensemble=o.ensemble, runtime=o.runtime
+    )
     settings["color_offset"] = tuple(settings["color_offset"])
     # The watchdog only reports, or corrects as it goes, which a run that is resumed could not repeat.
     pipeline = DepthPipeline(upsampler, PipelineSettings(**settings, watchdog=False), load_sigma_head(o.weights))
     files = {"weights": resolve_weights(o.weights)}
     files["sigma"] = sigma_path(files["weights"])
     job = {name: sha256(path) if path.is_file() else None for name, path in files.items()}
-    job |= {"device": str(upsampler.device), "precision": upsampler.precision, "scale": o.scale, "ensemble": o.ensemble}
+    job |= {"device": str(upsampler.device), "precision": upsampler.precision, "runtime": upsampler.runtime}
+    job |= {"scale": o.scale, "ensemble": o.ensemble}
     return pipeline, job | settings
 
 

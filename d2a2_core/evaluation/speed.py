@@ -22,6 +22,7 @@ def benchmark_upsampler(
     precision: str = "auto",
     threads: int = 0,
     ensemble: int = 1,
+    runtime: str = "auto",
 ) -> str:
     """Times :meth:`DepthUpsampler.upsample` on random pairs, arrays in and arrays out.
 
@@ -30,14 +31,14 @@ def benchmark_upsampler(
         ratio: H / h, at least 1.
         frames: timed runs, after two that are not.
         threads: of torch on the CPU; 0 leaves its default.
-        ensemble: views of each pair, see :class:`DepthUpsampler`.
+        ensemble, runtime: see :class:`DepthUpsampler`.
 
     Returns:
         A table: device, scale, median and p95 in ms, frames per second, peak memory.
     """
     if threads:
         torch.set_num_threads(threads)
-    upsampler = DepthUpsampler.from_pretrained(weights, device, precision, ensemble=ensemble)
+    upsampler = DepthUpsampler.from_pretrained(weights, device, precision, ensemble=ensemble, runtime=runtime)
     rng = np.random.default_rng(0)
     color = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
     depth = rng.uniform(1, 3, tuple(max(1, round(v / ratio)) for v in size)).astype(np.float32)
@@ -51,7 +52,7 @@ def benchmark_upsampler(
         seconds.append(time.perf_counter() - started)
     median, high = np.percentile(seconds[2:], (50, 95))
     rows = {
-        "device": f"{_device_name(upsampler.device)} ({upsampler.precision})",
+        "device": f"{_device_name(upsampler.device)} ({upsampler.precision}, {upsampler.runtime})",
         "colour / depth": f"{size[1]}x{size[0]} / {depth.shape[1]}x{depth.shape[0]} (x{scale})",
         "median / p95 [ms]": f"{1000 * median:.1f} / {1000 * high:.1f}",
         "frames per second": f"{1 / median:.2f}",

@@ -53,7 +53,7 @@ class Bench:
 
         from d2a2_ros.node import UpsampleNode
 
-        values = {"weights": str(weights), "device": "cpu", **parameters}
+        values = {"weights": str(weights), "device": "cpu", "runtime": "torch", **parameters}
         self.node = UpsampleNode(parameter_overrides=[Parameter(k, value=v) for k, v in values.items()])
         self.tester = rclpy.create_node("tester")
         self.qos = QoSProfile(depth=20)
