@@ -21,6 +21,8 @@ def adapted_state(start: nn.Module, model: nn.Module) -> dict[str, Tensor]:
         state = with_reach(state, model)
     if old["geometric"] and not new["geometric"]:
         state = without_geometric(state, model)
+    if not new["geometric"] and any(new[name] != old[name] for name in ("channels", "context", "detail")):
+        state = with_width(state, model)
     return state
 
 
@@ -67,3 +69,46 @@ def without_geometric(state: dict[str, Tensor], model: D2A2Lite) -> dict[str, Te
             out[f"{name}.bias"] += torch.einsum("ochw,c->o", weight[:, aligned], constant)
             weight[:, aligned] = 0
     return out
+
+
+def with_width(state: dict[str, Tensor], model: D2A2Lite) -> dict[str, Tensor]:
+    """The state of a narrower model as one of ``model``, which has more channels: they begin without effect on the others.
+
+    Source: Chen, Goodfellow, Shlens, "Net2Net: accelerating learning via knowledge transfer", ICLR 2016; there new channels are
+    copies of old ones, here they are ``model``'s own, and what leads from them to the old ones is zero. Neither model may have
+    deformable convolutions.
+
+    Raises:
+        ValueError: a model that is narrower somewhere.
+    """
+    old_channels = len(state["shallow.head.bias"])
+    widened = {}
+    for key, value in model.state_dict().items():
+        old = state[key]
+        if any(before > after for before, after in zip(old.shape, value.shape, strict=True)):
+            raise ValueError(
+                f"{key} is {tuple(old.shape)} in the weights to start from, {tuple(value.shape)} in the model"
+            )
+        if old.shape == value.shape:
+            widened[key] = old
+            continue
+        widened[key] = value = value.clone()
+        if value.dim() == 1:
+            value[: len(old)] = old
+            continue
+        if key.endswith(("running_mean", "running_var")):
+            value[:, : old.shape[1]] = old
+            continue
+        value[: len(old)] = 0
+        for before, after in _inputs(key, old_channels, model.config["channels"], old.shape[1]):
+            value[: len(old), after] = old[:, before]
+    return widened
+
+
+def _inputs(key: str, old: int, new: int, count: int) -> list[tuple[slice, slice]]:
+    """Where a layer's ``count`` inputs are before and after features go from ``old`` to ``new`` channels: several may be joined."""
+    joined = {"mfa.fuse": 2, "mfa.attention.conv1": 2, "merge.0": 3, "detail.0": 1}
+    times = next((n for name, n in joined.items() if key.removesuffix(".weight").endswith(name)), 0)
+    parts = [(slice(i * old, (i + 1) * old), slice(i * new, i * new + old)) for i in range(times)]
+    rest = count - times * old
+    return [*parts, (slice(times * old, count), slice(times * new, times * new + rest))]

@@ -263,7 +263,7 @@ class Trainer:
             start = load_weights(resolve_weights(self.config.init))
             try:
                 model.load_state_dict(adapted_state(start, model))
-            except RuntimeError as error:
+            except (RuntimeError, ValueError) as error:
                 raise TrainingError(f"init weights {self.config.init} do not fit the model: {error}") from error
         return model
 

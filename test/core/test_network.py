@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from d2a2_core.network import D2A2, SCALES, D2A2Lite, build_model, takes_trust
 from d2a2_core.network.deformable import ModulatedDeformConv
-from d2a2_core.network.starting import with_reach, with_trust, without_geometric
+from d2a2_core.network.starting import adapted_state, with_reach, with_trust, without_geometric
 from d2a2_core.network.variants import BoundedDeformConv
 from d2a2_core.weights import from_official, load_official_checkpoint, load_weights, save_weights, to_official
 
@@ -323,6 +323,58 @@ def test_lite_with_trust_begins_as_the_one_without_and_learns_what_it_is_worth()
     with torch.no_grad():
         right, wrong = ((told(guide, lr, t) - hr).abs().mean() for t in (trust, torch.ones_like(lr)))
     assert right < 0.8 * wrong
+
+
+@pytest.mark.parametrize(
+    "wider",
+    [
+        {"channels": 12},
+        {"context": (12, 8)},
+        {"context": (8, 16)},
+        {"detail": 24},
+        {"channels": 16, "context": (12, 16)},
+    ],
+    ids=str,
+)
+def test_a_wider_network_begins_as_the_narrow_one_and_learns_with_all_of_it(wider):
+    torch.manual_seed(0)
+    options = {"channels": 8, "blocks": 1, "context": (8, 8), "detail": 16, "trust": True, "geometric": False}
+    narrow, wide = D2A2Lite((4, 8), **options), D2A2Lite((4, 8), **options | wider)
+    for module in (
+        *(stage.merge[2] for stage in narrow.stages),
+        *(s.context.up1[1] for s in narrow.stages),
+        narrow.detail[4],
+    ):
+        torch.nn.init.normal_(module.weight, std=0.1)
+    narrow.train()
+    for scale in (4, 8):  # running statistics of their own
+        narrow(*pair(scale))
+    wide.load_state_dict(adapted_state(narrow, wide))
+    narrow.eval()
+    wide.eval()
+    for scale in (4, 8):
+        guide, lr = pair(scale, seed=1)
+        trust = (lr > 0.5).float()
+        with torch.no_grad():
+            torch.testing.assert_close(wide(guide, lr, trust), narrow(guide, lr, trust), atol=1e-5, rtol=0)
+    before = {name: p.detach().clone() for name, p in wide.named_parameters()}
+    optimizer = torch.optim.SGD(wide.parameters(), lr=1.0)
+    for _ in range(2):  # in the first, what leads to the new channels has no gradient yet
+        optimizer.zero_grad()
+        wide(*pair(4, seed=2)).square().mean().backward()
+        optimizer.step()
+    old = dict(narrow.named_parameters())
+    for name, p in wide.named_parameters():
+        new = slice(len(old[name]), None)  # output channels; a ReLU leaves some without a gradient
+        if p.dim() == 4 and len(p) > len(old[name]):
+            assert (p.detach() != before[name])[new].flatten(1).any(1).float().mean() > 0.4, name
+
+
+def test_a_narrower_network_does_not_take_wide_weights():
+    wide = D2A2Lite((8,), channels=16, blocks=1, geometric=False)
+    narrow = D2A2Lite((8,), channels=8, blocks=1, geometric=False)
+    with pytest.raises(ValueError, match=r"is \(16, .*in the weights to start from, \(8, "):
+        adapted_state(wide, narrow)
 
 
 def test_trust_must_be_wanted_and_fit():
