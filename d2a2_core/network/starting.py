@@ -106,7 +106,7 @@ def with_width(state: dict[str, Tensor], model: D2A2Lite) -> dict[str, Tensor]:
 
 
 def _inputs(key: str, old: int, new: int, count: int) -> list[tuple[slice, slice]]:
-    """Where a layer's ``count`` inputs are before and after features go from ``old`` to ``new`` channels: several may be joined."""
+    """Where a layer's ``count`` inputs are before and after features go from ``old`` to ``new`` channels; some are joined."""
     joined = {"mfa.fuse": 2, "mfa.attention.conv1": 2, "merge.0": 3, "detail.0": 1}
     times = next((n for name, n in joined.items() if key.removesuffix(".weight").endswith(name)), 0)
     parts = [(slice(i * old, (i + 1) * old), slice(i * new, i * new + old)) for i in range(times)]
