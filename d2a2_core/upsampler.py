@@ -170,8 +170,8 @@ class DepthUpsampler:
 
     def to_guide(self, color: Tensor) -> Tensor:
         """Colour (B, 3, H, W), uint8 or float in [0, 1], as the network wants it: float32 in [0, 1], on the device."""
-        color = color.to(self.device, non_blocking=True)
-        return color.float() / 255 if color.dtype == torch.uint8 else color.float()
+        color = color.to(self.device, non_blocking=True).contiguous()  # bytes are turned around sooner than floats
+        return color.float().div_(255) if color.dtype == torch.uint8 else color.float()
 
     @torch.inference_mode()
     def predict(

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 _REACH = 6  # pixels around a hole's pixel in which a measurement of its colour is looked for
 _SIGMA_SPACE, _SIGMA_COLOR = 4.0, 0.15  # pixels; RGB in [0, 1]
+
+
+def _rings() -> list[tuple[int, list[tuple[int, int]]]]:
+    """The steps to all pixels within reach by their squared distance, nearest first."""
+    steps = [(dy, dx) for dy in range(-_REACH, _REACH + 1) for dx in range(-_REACH, _REACH + 1)]
+    steps.sort(key=lambda step: step[0] ** 2 + step[1] ** 2)
+    rings = groupby(steps, key=lambda step: step[0] ** 2 + step[1] ** 2)
+    return [(distance, list(ring)) for distance, ring in rings if 0 < distance <= _REACH**2]
+
+
+_RINGS = _rings()
 
 
 def fill_holes(depth: Tensor, guide: Tensor | None = None) -> Tensor:
@@ -49,26 +62,28 @@ def _take_nearest(filled: Tensor, valid: Tensor, guide: Tensor) -> Tensor:
     batch, row, col = torch.nonzero((within_distance(valid, _REACH) & ~valid)[:, 0], as_tuple=True)
     if not len(batch):
         return filled
-    height, width = filled.shape[-2:]
-    depths, known, colors = filled.flatten(), valid.flatten(), guide.permute(0, 2, 3, 1).reshape(-1, 3)
-    here = (batch * height + row) * width + col
-    own = colors[here]
-    best = torch.full(here.shape, -torch.inf, device=filled.device)
-    value = depths[here]
-    for dy in range(-_REACH, _REACH + 1):
-        for dx in range(-_REACH, _REACH + 1):
-            distance = dy * dy + dx * dx
-            if not 0 < distance <= _REACH * _REACH:
-                continue
-            inside = (row + dy >= 0) & (row + dy < height) & (col + dx >= 0) & (col + dx < width)
-            there = torch.where(inside, here + dy * width + dx, here)  # a hole itself: not known
-            likeness = -distance / (2 * _SIGMA_SPACE**2) - (colors[there] - own).square().sum(1) / (2 * _SIGMA_COLOR**2)
-            better = known[there] & (likeness > best)
-            best = torch.where(better, likeness, best)
-            value = torch.where(better, depths[there], value)
-    out = filled.clone()
-    out.view(-1)[here] = value
-    return out
+    # With a border of unknown pixels no neighbour lies outside.
+    border = (_REACH,) * 4
+    depths, known = F.pad(filled, border).flatten(), F.pad(valid, border).flatten()
+    colors = F.pad(guide, border).permute(0, 2, 3, 1).reshape(-1, 3)
+    height, width = (length + 2 * _REACH for length in filled.shape[-2:])
+    here = (batch * height + row + _REACH) * width + col + _REACH
+    own, best = colors[here], torch.full(here.shape, -torch.inf, device=filled.device)
+    out = depths.clone()
+    for distance, steps in _RINGS:
+        penalty = distance / (2 * _SIGMA_SPACE**2)
+        # Who has found something more alike than anything at this distance can be is done: most are, soon.
+        open_ = torch.nonzero(best < -penalty)[:, 0]
+        here, own, best = here[open_], own[open_], best[open_]
+        if not len(here):
+            break
+        there = here[:, None] + torch.tensor([dy * width + dx for dy, dx in steps], device=here.device)
+        likeness = -penalty - (colors[there] - own[:, None]).square().sum(2) / (2 * _SIGMA_COLOR**2)
+        likeness, which = likeness.masked_fill(~known[there], -torch.inf).max(1)
+        better = torch.nonzero(likeness > best)[:, 0]
+        best[better] = likeness[better]
+        out[here[better]] = depths[there[better, which[better]]]
+    return out.view(-1, 1, height, width)[..., _REACH:-_REACH, _REACH:-_REACH].contiguous()
 
 
 def within_distance(seeds: Tensor, radius: float) -> Tensor:

@@ -13,6 +13,9 @@ from torch import Tensor
 
 def nearest_pixel(image: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, C, h, w) -> (B, C, H, W) over the same rectangle: the pixel whose cell the target's centre lies in."""
+    rows, cols = (wanted / had for wanted, had in zip(size, image.shape[-2:], strict=True))
+    if rows.is_integer() and cols.is_integer():  # the same, several times as fast on a CPU
+        return image.repeat_interleave(int(rows), -2).repeat_interleave(int(cols), -1)
     return F.interpolate(image, size=size, mode="nearest-exact")
 
 

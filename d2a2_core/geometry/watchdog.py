@@ -149,7 +149,8 @@ class EdgeOffset:
         seen -= seen.mean(1, keepdims=True)
         tile = (y * _TILES // height) * _TILES + x * _TILES // width
         member = (np.arange(_TILES**2)[:, None] == tile).astype(np.float32)
-        surfaces += (member @ seen).reshape(surfaces.shape)
+        # Not @: numpy's BLAS keeps its threads spinning for some 50 ms after, on cores that the network then has to share.
+        surfaces += np.einsum("te,es->ts", member, seen).reshape(surfaces.shape)
         self._edges += len(x)
 
     def estimate(self) -> Offset | None:
@@ -162,7 +163,7 @@ class EdgeOffset:
         found = self._peaks(self._surfaces.sum((0, 1))[None])[0]
         if np.isnan(found).any():
             return None
-        peaks = self._peaks(np.tensordot(self._draws, self._surfaces, 2))
+        peaks = self._peaks(np.einsum("nyx,yxij->nij", self._draws, self._surfaces))
         tolerance = max(_AGREEMENT[0], _AGREEMENT[1] * self._cell)
         agree = np.hypot(*(peaks - found).T) <= tolerance  # NaN agrees with nothing
         return Offset(float(found[0]), float(found[1]), float(agree.mean()), self._frames)
