@@ -36,6 +36,7 @@ class OpenVinoNetwork(nn.Module):
             raise ImportError('runtime "openvino" needs the package openvino: pip install "openvino>=2025.0"')
         self.model = model
         self.fallback = fallback
+        self.fell_back = False
         self._compiled: dict[tuple, Callable[..., Tensor]] = {}
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -60,6 +61,7 @@ class OpenVinoNetwork(nn.Module):
             said = f"OpenVINO cannot run this network ({type(error).__name__}: {error})"
             if not self.fallback:
                 raise RuntimeError(f'{said}; use runtime "torch"') from error
+            self.fell_back = True
             warnings.warn(f"{said}; PyTorch does", RuntimeWarning, stacklevel=3)
             return self.model
 
