@@ -90,10 +90,13 @@ class DepthUpsampler:
         self.scale = scale
         self.max_fill_px = max_fill_px
         self.model = model.eval().requires_grad_(False).to(self.device)
-        self.runtime = self._resolve_runtime(runtime)
-        self._network = (
-            OpenVinoNetwork(self.model, fallback=runtime == "auto") if self.runtime == "openvino" else self.model
-        )
+        by_openvino = self._resolve_runtime(runtime) == "openvino"
+        self._network = OpenVinoNetwork(self.model, fallback=runtime == "auto") if by_openvino else self.model
+
+    @property
+    def runtime(self) -> str:
+        """What computes the network, "torch" or "openvino"; with "auto" that may turn out with the first pair."""
+        return "openvino" if isinstance(self._network, OpenVinoNetwork) and not self._network.fell_back else "torch"
 
     @classmethod
     def from_pretrained(

@@ -98,6 +98,7 @@ def test_what_it_cannot_run_is_left_to_torch_where_that_may_be():
     upsampler = DepthUpsampler(Untraceable(), "cpu", "float32", runtime="auto")
     with pytest.warns(RuntimeWarning, match="cannot run this network .*not to be traced.*; PyTorch does"):
         np.testing.assert_array_equal(upsampler.upsample(color, depth).depth, expected)
+    assert upsampler.runtime == "torch"
     np.testing.assert_array_equal(upsampler.upsample(color, depth).depth, expected)  # and is not tried again
     upsampler = DepthUpsampler(Untraceable(), "cpu", "float32", runtime="openvino")
     with pytest.raises(RuntimeError, match='use runtime "torch"'):
