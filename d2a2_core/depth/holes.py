@@ -101,15 +101,13 @@ def within_distance(seeds: Tensor, radius: float) -> Tensor:
     height, width = seeds.shape[-2:]
     radius = min(float(radius), float(height + width))  # no two pixels are further apart
     gap = _row_distance(seeds)  # along the row, to the nearest seed of that row
-    near = torch.zeros_like(seeds)
-    for dy in range(-min(int(radius), height - 1), min(int(radius), height - 1) + 1):
-        reach = (radius**2 - dy**2) ** 0.5
-        hit = gap <= reach
-        # Row y of the result sees row y + dy of the seeds.
-        if dy >= 0:
-            near[..., : height - dy, :] |= hit[..., dy:, :]
-        else:
-            near[..., -dy:, :] |= hit[..., : height + dy, :]
+    near, hit, reach = torch.zeros_like(seeds), seeds, 0
+    for dy in range(min(int(radius), height - 1), -1, -1):
+        if reach != (reach := int((radius**2 - dy**2) ** 0.5)):  # several rows have the same
+            hit = gap <= reach
+        # Row y of the result sees rows y - dy and y + dy of the seeds.
+        near[..., : height - dy, :] |= hit[..., dy:, :]
+        near[..., dy:, :] |= hit[..., : height - dy, :]
     return near
 
 
