@@ -1,0 +1,170 @@
+"""Commands for depth as it comes from cameras: upsample, offset, bag; and how fast that is: benchmark."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import yaml
+
+from d2a2_core.commands.options import add_ensemble, add_model_options, add_runtime, parse_size
+from d2a2_core.weights import DEFAULT_WEIGHTS
+
+
+def add_to(commands: argparse._SubParsersAction) -> None:
+    """Adds these commands to `d2a2`."""
+    _add_upsample(commands)
+    _add_offset(commands)
+    _add_bag(commands)
+    _add_benchmark(commands)
+
+
+def _add_upsample(commands: argparse._SubParsersAction) -> None:
+    p = commands.add_parser("upsample", help="upsample a folder recording, or one colour and one depth image")
+    p.add_argument("input", nargs="+", type=Path, help="a recording folder, or COLOR DEPTH (16-bit PNG, millimetres)")
+    p.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="folder for NAME.depth.png (mm), .provenance.png and .sigma.png (0.1 mm)",
+    )
+    p.add_argument("--max-fill-px", type=float, default=16.0, help="fill holes this far, in output pixels")
+    p.add_argument(
+        "--registration", default="auto", choices=("auto", "on", "off"), help="of depth to the colour camera"
+    )
+    p.add_argument("--no-hygiene", action="store_true", help="keep flying and stray measurements")
+    p.add_argument(
+        "--color-offset", type=float, nargs=2, default=(0.0, 0.0), metavar=("DX", "DY"),
+        help="where colour lies seen from depth, pixels to the right and down, to be taken out; d2a2 offset finds it",
+    )  # fmt: skip
+    add_model_options(p)
+    add_ensemble(p)
+    add_runtime(p, "torch")
+    p.set_defaults(run=_upsample)
+
+
+def _upsample(o: argparse.Namespace) -> None:
+    from PIL import Image
+    from tqdm import tqdm
+
+    from d2a2_core.data.recording import Recording, read_frame, to_millimetres
+    from d2a2_core.pipeline import DepthPipeline, PipelineSettings
+    from d2a2_core.uncertainty import load_sigma_head
+    from d2a2_core.upsampler import DepthUpsampler
+
+    if len(o.input) > 2:
+        raise ValueError(f"expected one recording folder, or one colour and one depth image, got {len(o.input)} paths")
+    if len(o.input) == 1:
+        frames = Recording(o.input[0])
+        views = frames.views()
+    else:
+        frames, views = [read_frame(*o.input)], {}
+    upsampler = DepthUpsampler.from_pretrained(o.weights, o.device, o.precision, ensemble=o.ensemble, runtime=o.runtime)
+    settings = PipelineSettings(
+        o.registration, max_fill_px=o.max_fill_px, hygiene=not o.no_hygiene, color_offset=tuple(o.color_offset), watchdog=False,
+    )  # fmt: skip
+    pipeline = DepthPipeline(upsampler, settings, load_sigma_head(o.weights))
+    o.out.mkdir(parents=True, exist_ok=True)
+    for i in tqdm(range(len(frames)), unit="frame", disable=None):
+        frame = frames[i]
+        result = pipeline.process(frame.color, frame.depth, **views)
+        Image.fromarray(to_millimetres(result.depth)).save(o.out / f"{frame.name}.depth.png")
+        Image.fromarray(result.provenance).save(o.out / f"{frame.name}.provenance.png")
+        if result.sigma is not None:
+            Image.fromarray(to_millimetres(10 * result.sigma)).save(o.out / f"{frame.name}.sigma.png")
+    print(f"{len(frames)} depth images written to {o.out}; {result.registration}")
+
+
+def _add_offset(commands: argparse._SubParsersAction) -> None:
+    p = commands.add_parser(
+        "offset", help="by how much colour lies beside depth in a recording: an error of the calibration"
+    )
+    p.add_argument("recording", type=Path, help="folder recording")
+    p.add_argument(
+        "--registration", default="auto", choices=("auto", "on", "off"), help="of depth to the colour camera"
+    )
+    p.set_defaults(run=_offset)
+
+
+def _offset(o: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from d2a2_core.data.recording import Recording
+    from d2a2_core.geometry import EdgeOffset
+    from d2a2_core.pipeline import DepthPipeline, PipelineSettings
+    from d2a2_core.upsampler import DepthUpsampler
+
+    frames = Recording(o.recording)
+    # The network is not run; its weights say which scales there are.
+    pipeline = DepthPipeline(DepthUpsampler.from_pretrained(DEFAULT_WEIGHTS, "cpu"), PipelineSettings(o.registration))
+    pipeline.watchdog = EdgeOffset(window=max(len(frames), 1), min_frames=1)
+    views = frames.views()
+    for i in tqdm(range(len(frames)), unit="frame", disable=None):
+        frame = frames[i]
+        pipeline.watch(frame.color, frame.depth, **views)
+    found = pipeline.watchdog.estimate()
+    if found is None:
+        print(
+            f"{len(frames)} frames: too few depth edges, or no offset within {pipeline.watchdog.max_shift:g} pixels fits"
+        )
+        return
+    print(
+        f"{len(frames)} frames: colour lies {abs(found.dx):.1f} px to the {'right' if found.dx > 0 else 'left'} of depth and "
+        f"{abs(found.dy):.1f} px {'below' if found.dy > 0 else 'above'}, confidence {found.confidence:.2f}"
+    )
+    if found.confidence < pipeline.watchdog.min_confidence:
+        print(f"below a confidence of {pipeline.watchdog.min_confidence:g} that is no reason to change anything")
+    elif found.magnitude < 1:
+        print("less than a pixel: nothing to take out")
+    else:
+        print(
+            f"to take it out: --color-offset {found.dx:.1f} {found.dy:.1f}; in the node: color_offset: [{found.dx:.1f}, "
+            f"{found.dy:.1f}]"
+        )
+
+
+def _add_bag(commands: argparse._SubParsersAction) -> None:
+    from d2a2_core.bag.command import add_options
+
+    p = commands.add_parser("bag", help="upsample a rosbag2: the same bag with depth_upsampled topics in it")
+    add_options(p)
+    add_model_options(p)
+    add_ensemble(p)
+    add_runtime(p, "auto")
+    p.set_defaults(run=_bag)
+
+
+def _bag(o: argparse.Namespace) -> None:
+    from d2a2_core.bag.command import run
+
+    run(o)
+
+
+def _add_benchmark(commands: argparse._SubParsersAction) -> None:
+    p = commands.add_parser("benchmark", help="time and memory per frame on this machine")
+    p.add_argument("--size", default="640x480", help="of the colour image, WIDTHxHEIGHT")
+    p.add_argument("--ratio", type=float, default=4.0, help="colour size / depth size")
+    p.add_argument("--frames", type=int, default=10)
+    p.add_argument("--threads", type=int, default=0, help="CPU threads (0: torch's default)")
+    p.add_argument("--training", metavar="MODEL", help="time training steps instead, of e.g. '{model: d2a2, scale: 4}'")
+    p.add_argument("--crop", type=int, default=256, help="with --training")
+    p.add_argument("--batch-size", type=int, default=4, help="with --training")
+    add_model_options(p)
+    add_ensemble(p)
+    add_runtime(p, "auto")
+    p.set_defaults(run=_benchmark)
+
+
+def _benchmark(o: argparse.Namespace) -> None:
+    from d2a2_core.evaluation.speed import benchmark_training, benchmark_upsampler
+
+    if o.training:
+        precision = "float32" if o.precision == "auto" else o.precision
+        model = yaml.safe_load(o.training)
+        print(benchmark_training(model, o.crop, o.batch_size, o.frames, o.device, precision))
+        return
+    print(
+        benchmark_upsampler(
+            o.weights, parse_size(o.size), o.ratio, o.frames, o.device, o.precision, o.threads, o.ensemble, o.runtime
+        )
+    )
