@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import warnings
 from collections.abc import Callable
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
 _KEPT = 8  # compiled networks: of four views at two scales
+_MOST = 32  # that one network is compiled for: each leaves some 20 MB behind (torch's traces are never freed)
 
 
 def has_openvino() -> bool:
@@ -20,11 +23,15 @@ def has_openvino() -> bool:
 class OpenVinoNetwork(nn.Module):
     """Runs a network by OpenVINO in float32, with as many threads as torch has when a size of images first comes.
 
-    For every such size the network is traced and compiled anew, in about two seconds; eight are kept.
+    For every such size the network is traced and compiled anew, in two seconds or more; eight are kept.
 
     Args:
         model: called as ``model(guide, lr)`` or ``model(guide, lr, trust)``, on the CPU; its weights must not change any more.
-        fallback: what OpenVINO cannot run is left to torch, with a warning; else it is an error.
+        fallback: whether, once OpenVINO fails, torch goes on in its place, with a warning. Images of ever new sizes count as a
+            failure, too. Without it that is an error.
+
+    Attributes:
+        problem: why torch goes on; empty while OpenVINO runs.
 
     Raises:
         ImportError: openvino is not installed.
@@ -36,42 +43,69 @@ class OpenVinoNetwork(nn.Module):
             raise ImportError('runtime "openvino" needs the package openvino: pip install "openvino>=2025.0"')
         self.model = model
         self.fallback = fallback
-        self.fell_back = False
+        self.problem = ""
         self._compiled: dict[tuple, Callable[..., Tensor]] = {}
+        self._count = 0
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """As the network's.
 
         Raises:
-            RuntimeError: OpenVINO cannot run this network, and nothing else is to.
+            RuntimeError: OpenVINO fails, and nothing else is to go on.
         """
+        if self.problem:
+            return self.model(*inputs)
+        try:
+            return self._run(inputs)
+        except Exception as error:  # the runtime's own kinds of error have no common base
+            said = f"OpenVINO cannot run this network ({type(error).__name__}: {error})"
+            if not self.fallback:
+                raise RuntimeError(f'{said}; use runtime "torch"') from error
+            self.problem = said
+            self._compiled.clear()
+            warnings.warn(f"{said}; PyTorch goes on", RuntimeWarning, stacklevel=2)
+            return self.model(*inputs)
+
+    def _run(self, inputs: tuple[Tensor, ...]) -> Tensor:
         sizes = tuple(tuple(x.shape) for x in inputs)
         run = self._compiled.pop(sizes, None)
         if run is None:
-            run = self._compile(inputs)
+            self._count += 1
+            if self.fallback and self._count > _MOST:
+                raise RuntimeError(
+                    f"images of more than {_MOST} sizes, each of which takes memory that does not come back"
+                )
+            run = _compile(self.model, inputs)
             while len(self._compiled) >= _KEPT:
                 del self._compiled[next(iter(self._compiled))]  # the one that has not been used for longest
         self._compiled[sizes] = run
         return run(*inputs)
 
-    def _compile(self, inputs: tuple[Tensor, ...]) -> Callable[..., Tensor]:
-        try:
-            return _compile(self.model, inputs)
-        except Exception as error:  # the runtime's own kinds of error have no common base
-            said = f"OpenVINO cannot run this network ({type(error).__name__}: {error})"
-            if not self.fallback:
-                raise RuntimeError(f'{said}; use runtime "torch"') from error
-            self.fell_back = True
-            warnings.warn(f"{said}; PyTorch does", RuntimeWarning, stacklevel=3)
-            return self.model
+
+def _import_silently() -> ModuleType:
+    """openvino, without its reports to a statistics server.
+
+    It comes with a package that sends one when openvino is imported, by a process forked from this one, and lays an identifier
+    into the home directory. Where that package cannot be imported openvino does without.
+    """
+    reporting = "openvino_telemetry"
+    blocked = "openvino" not in sys.modules and reporting not in sys.modules
+    if blocked:
+        sys.modules[reporting] = None
+    try:
+        import openvino
+    finally:
+        if blocked:
+            del sys.modules[reporting]
+    return openvino
 
 
 def _compile(model: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., Tensor]:
-    # Not openvino.convert_model, which does the same in three times the time and reports to a statistics server.
-    import openvino
+    openvino = _import_silently()
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
+    # What openvino.convert_model does, in a third of its time.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that sizes become constants, as they should
         traced = torch.jit.trace(model, inputs, check_trace=False)
@@ -79,8 +113,12 @@ def _compile(model: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., Tens
         decoder = TorchScriptPythonDecoder(traced, example_input=inputs)  # the frontend does not keep it alive
         network = frontend.convert(frontend.load(decoder))
     network.reshape({index: list(x.shape) for index, x in enumerate(inputs)})
-    threads = torch.get_num_threads()
-    options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    options = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "ENABLE_CPU_PINNING": False,  # two processes would be bound to the same cores
+    }
     request = openvino.Core().compile_model(network, "CPU", options).create_infer_request()
 
     def run(*given: Tensor) -> Tensor:

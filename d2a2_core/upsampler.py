@@ -95,8 +95,13 @@ class DepthUpsampler:
 
     @property
     def runtime(self) -> str:
-        """What computes the network, "torch" or "openvino"; with "auto" that may turn out with the first pair."""
-        return "openvino" if isinstance(self._network, OpenVinoNetwork) and not self._network.fell_back else "torch"
+        """What computes the network, "torch" or "openvino"; with "auto" the latter may turn out not to with the first pair."""
+        return "openvino" if isinstance(self._network, OpenVinoNetwork) and not self.runtime_problem else "torch"
+
+    @property
+    def runtime_problem(self) -> str:
+        """Why OpenVINO, which was to be taken where it can ("auto"), no longer is; empty without a problem."""
+        return getattr(self._network, "problem", "")
 
     @classmethod
     def from_pretrained(
@@ -255,7 +260,8 @@ class DepthUpsampler:
         if runtime == "openvino" and not can:
             what = "an .onnx file" if file else f"precision {self.precision} on {self.device}"
             raise ValueError(
-                f"runtime 'openvino' computes in float32 on the CPU, from .safetensors; got {what}; use 'auto'"
+                f"runtime 'openvino' computes .safetensors weights with precision float32 on device cpu; got {what}; ask for "
+                "those, or use runtime 'auto'"
             )
         return "openvino" if runtime == "openvino" or (runtime == "auto" and can and has_openvino()) else "torch"
 

@@ -94,7 +94,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _time_one_frame(recording: Recording, weights: str) -> tuple[float, int]:
-    pipeline = DepthPipeline(DepthUpsampler.from_pretrained(weights))
+    pipeline = DepthPipeline(DepthUpsampler.from_pretrained(weights, runtime="auto"))  # as the node
     frame, views = recording[0], recording.views()
     pipeline.process(frame.color, frame.depth, **views)
     started = time.monotonic()

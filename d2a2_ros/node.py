@@ -82,6 +82,7 @@ class UpsampleNode(Node):
         self._infos: dict[str, CameraInfo] = {}
         self._sizes: tuple | None = None
         self._registration, self._offset = "", (0, 0)
+        self._runtime = self.upsampler.runtime
         self._last: tuple[int, Time] | None = None  # epoch and stamp of what was published last; the worker's own
         self._newest: Time | None = None  # colour stamp
         self._late, self._epoch, self._pipeline_epoch = 0, 0, 0
@@ -266,6 +267,9 @@ class UpsampleNode(Node):
             hint = "TF cannot be asked here, because Python's tf2_ros (package tf2_ros_py) does not import"
             raise RegistrationError(f"{error} ({hint})") from error
         self._figures = describe(result)
+        if self.upsampler.runtime != self._runtime:
+            self._runtime = self.upsampler.runtime
+            self.reporter.report("runtime", f"{self.upsampler.runtime_problem}; PyTorch goes on")
         if result.offset != self._offset:
             self._offset = result.offset
             self.get_logger().info(

@@ -31,7 +31,7 @@ def add_runtime(p: argparse.ArgumentParser, default: str) -> None:
     """What computes the network."""
     p.add_argument(
         "--runtime", default=default, choices=("auto", "torch", "openvino"),
-        help="what computes the network; OpenVINO takes two seconds before the first frame and less for each, on a CPU; auto: "
+        help="what computes the network; OpenVINO: on a CPU, seconds for each new size and less for each frame; auto: "
         f"where it is installed and can (default: {default})",
     )  # fmt: skip
 

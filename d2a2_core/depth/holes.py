@@ -65,7 +65,7 @@ def _take_nearest(filled: Tensor, valid: Tensor, guide: Tensor) -> Tensor:
     # With a border of unknown pixels no neighbour lies outside.
     border = (_REACH,) * 4
     depths, known = F.pad(filled, border).flatten(), F.pad(valid, border).flatten()
-    colors = F.pad(guide, border).permute(0, 2, 3, 1).reshape(-1, 3)
+    colors = F.pad(guide.float(), border).permute(0, 2, 3, 1).reshape(-1, 3)
     height, width = (length + 2 * _REACH for length in filled.shape[-2:])
     here = (batch * height + row + _REACH) * width + col + _REACH
     own, best = colors[here], torch.full(here.shape, -torch.inf, device=filled.device)

@@ -8,9 +8,15 @@ from torch import Tensor, nn
 
 from d2a2_core.network.variants import D2A2Lite
 
+_WIDTHS = ("channels", "context", "detail")
+
 
 def adapted_state(start: nn.Module, model: nn.Module) -> dict[str, Tensor]:
-    """The state of ``start`` as one of ``model``, by the functions below; of other networks than compact ones as it is."""
+    """The state of ``start`` as one of ``model``, by the functions below; of other networks than compact ones as it is.
+
+    Raises:
+        ValueError: a network that is narrower, or one that is wider and differs in more.
+    """
     state = start.state_dict()
     if not (isinstance(start, D2A2Lite) and isinstance(model, D2A2Lite)):
         return state
@@ -21,7 +27,13 @@ def adapted_state(start: nn.Module, model: nn.Module) -> dict[str, Tensor]:
         state = with_reach(state, model)
     if old["geometric"] and not new["geometric"]:
         state = without_geometric(state, model)
-    if not new["geometric"] and any(new[name] != old[name] for name in ("channels", "context", "detail")):
+    if not new["geometric"] and any(new[name] != old[name] for name in _WIDTHS):
+        if len(new["context"]) != len(old["context"]) or any(
+            new[name] != old[name] for name in ("scales", "blocks", "heads")
+        ):
+            raise ValueError(
+                f"weights of {old} cannot start a network of {new}: only {', '.join(_WIDTHS)} may be larger"
+            )
         state = with_width(state, model)
     return state
 

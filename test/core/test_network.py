@@ -377,6 +377,13 @@ def test_a_narrower_network_does_not_take_wide_weights():
         adapted_state(wide, narrow)
 
 
+@pytest.mark.parametrize("more", [{"blocks": 2}, {"context": ()}, {"heads": 3}, {"scales": (4, 8)}], ids=str)
+def test_a_wider_network_that_differs_in_more_is_refused(more):
+    options = {"scales": (8,), "channels": 8, "blocks": 1, "context": (8, 8), "geometric": False}
+    with pytest.raises(ValueError, match="only channels, context, detail may be larger"):
+        adapted_state(D2A2Lite(**options), D2A2Lite(**options | {"channels": 12} | more))
+
+
 def test_trust_must_be_wanted_and_fit():
     guide, lr = pair(4)
     with pytest.raises(ValueError, match="expected trust None, as this model takes none"):

@@ -13,6 +13,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from d2a2_core.bag.storage import typestore
 from d2a2_core.cli import main
 from d2a2_core.geometry import Camera
+from d2a2_core.openvino_runtime import OpenVinoNetwork, has_openvino
 from d2a2_ros.cameras import info_from_camera
 
 from .conftest import image, stamped
@@ -32,7 +33,10 @@ def scene(i):
 
 
 @pytest.mark.parametrize("case", ["registered", "in the depth camera's view"])
-def test_bag_and_node_give_the_same_messages(bench, tiny_weights, tmp_path, case):
+def test_bag_and_node_give_the_same_messages(bench, tiny_weights, tmp_path, case, monkeypatch):
+    """By OpenVINO, where it is installed: both take it by themselves."""
+    runs, forward = [], OpenVinoNetwork.forward
+    monkeypatch.setattr(OpenVinoNetwork, "forward", lambda self, *x: (runs.append(self), forward(self, *x))[1])
     apart = case != "registered"
     frame = "depth_frame" if apart else "color_frame"
     color_info = info_from_camera(
@@ -46,7 +50,9 @@ def test_bag_and_node_give_the_same_messages(bench, tiny_weights, tmp_path, case
     # A different order of axes and a padded row are the drivers' business, but must not make a difference here either.
     pairs[3][0].encoding = "bgr8"
 
-    b = bench(max_fill_px=6.0, color_offset=[2.0, -1.0], **({"extrinsics": EXTRINSICS} if apart else {}))
+    b = bench(
+        runtime="auto", max_fill_px=6.0, color_offset=[2.0, -1.0], **({"extrinsics": EXTRINSICS} if apart else {})
+    )
     for name, kind in KINDS.items():
         b.listen(f"depth_upsampled/{name}", kind)
     b.send("color/camera_info", color_info)
@@ -87,5 +93,6 @@ def test_bag_and_node_give_the_same_messages(bench, tiny_weights, tmp_path, case
         assert len(got[name]) == len(live) == len(pairs)
         for ours, theirs in zip(got[name], live, strict=True):
             assert ours == theirs, name
+    assert len(runs) == 2 * len(pairs) * has_openvino()
     depth = np.frombuffer(got["image_raw"][-1].data, np.float32)
     assert 0.2 < np.isfinite(depth).mean() <= 1

@@ -18,6 +18,7 @@ from sensor_msgs_py import point_cloud2
 
 from d2a2_core import Provenance
 from d2a2_core.geometry import Camera, Offset
+from d2a2_core.openvino_runtime import OpenVinoNetwork, has_openvino
 from d2a2_core.pipeline import DepthPipeline
 from d2a2_ros.cameras import info_from_camera
 from d2a2_ros.images import depth_array, view
@@ -394,6 +395,28 @@ def test_errors_that_differ_in_their_figures_are_one_cause(bench, monkeypatch):
         b.send_pair(stamp=stamp)
         b.wait(lambda n=int(stamp): b.node.statistics["unusable"] == n)
     assert len([w for w in b.warnings if "nothing that" in w]) == 1
+
+
+@pytest.mark.filterwarnings("ignore:OpenVINO cannot run:RuntimeWarning")
+def test_openvino_is_taken_by_itself_and_torch_goes_on_where_it_fails(bench, monkeypatch):
+    b = bench(runtime="auto")
+    assert b.node.upsampler.runtime == ("openvino" if has_openvino() else "torch")
+
+    def fails(model, inputs):
+        raise MemoryError("no memory left")
+
+    monkeypatch.setattr("d2a2_core.openvino_runtime.has_openvino", lambda: True)
+    monkeypatch.setattr("d2a2_core.openvino_runtime._compile", fails)
+    b.node.upsampler._network = OpenVinoNetwork(b.node.upsampler.model, fallback=True)
+    b.node._runtime = "openvino"
+    b.listen("/diagnostics", DiagnosticArray)
+    b.listen(DEPTH, Image)
+    b.send_pair()
+    b.wait_for(DEPTH)
+    b.wait(lambda: any("no memory left" in w and "PyTorch goes on" in w for w in b.warnings))
+    seen = len(b.out["/diagnostics"])
+    b.wait(lambda: len(b.out["/diagnostics"]) > seen + 1)
+    assert {v.key: v.value for v in b.out["/diagnostics"][-1].status[0].values}["runtime"] == "torch"
 
 
 def test_a_drifted_calibration_is_a_warning_on_diagnostics(bench, monkeypatch):
