@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     try:
         recording = Recording(options.recording)
-        seconds, scale = _time_one_frame(recording, options.weights)
+        first, seconds, scale = _time_one_frame(recording, options.weights)
     except (RecordingError, WeightsError, ValueError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
@@ -72,8 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.update(demo_environment())  # before rclpy is imported: the middleware reads it once
     node = start_process("node", weights=options.weights, **_extrinsics(recording))
     try:
-        timeout = len(recording) / rate + 30 * seconds + 60
-        collected = collect(recording.folder, rate, node, timeout, patience=5 + 4 * seconds)
+        timeout = len(recording) / rate + 30 * seconds + 2 * first + 60
+        collected = collect(recording.folder, rate, 2 * first, node, timeout, patience=5 + 4 * seconds)
     except RuntimeError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
@@ -93,13 +93,15 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _time_one_frame(recording: Recording, weights: str) -> tuple[float, int]:
+def _time_one_frame(recording: Recording, weights: str) -> tuple[float, float, int]:
+    """Seconds for the first frame, seconds for another, and the scale."""
     pipeline = DepthPipeline(DepthUpsampler.from_pretrained(weights, runtime="auto"))  # as the node
     frame, views = recording[0], recording.views()
-    pipeline.process(frame.color, frame.depth, **views)
-    started = time.monotonic()
-    scale = pipeline.process(frame.color, frame.depth, **views).scale
-    return time.monotonic() - started, scale
+    times = [time.monotonic()]
+    for _ in range(2):
+        scale = pipeline.process(frame.color, frame.depth, **views).scale
+        times.append(time.monotonic())
+    return times[1] - times[0], times[2] - times[1], scale
 
 
 def _extrinsics(recording: Recording) -> dict[str, object]:
@@ -141,8 +143,12 @@ def stop(process: subprocess.Popen) -> None:
             process.wait()
 
 
-def collect(folder: Path, rate: float, node: subprocess.Popen, timeout: float, patience: float) -> Collected:
+def collect(
+    folder: Path, rate: float, pause: float, node: subprocess.Popen, timeout: float, patience: float
+) -> Collected:
     """Subscribes to the node's outputs, plays the recording, and waits until nothing has come for ``patience`` seconds.
+
+    The first frame, for which the network may have to be compiled, is followed by a ``pause``.
 
     Raises:
         RuntimeError: the node or the player ended with an error.
@@ -169,6 +175,7 @@ def collect(folder: Path, rate: float, node: subprocess.Popen, timeout: float, p
                         "recording_player",
                         recording=folder.resolve(),
                         rate_hz=float(rate),
+                        first_pause=float(pause),
                         loop="false",
                         wait_for_subscribers="true",
                     )
@@ -267,7 +274,7 @@ def report(recording: Recording, got: Collected, out: Path, seconds: float, scal
     panels = [panel for i in shown for panel in _panels(recording, recording[i], got.depth[frames[i]], scale)]
     contact_sheet(panels, columns=len(panels) // len(shown), width=400).save(out / "contact_sheet.png")
     points = write_ply(out / "cloud.ply", *got.cloud) if got.cloud else 0
-    times = sorted(got.received.values())
+    times = sorted(got.received.values())[1:]  # a pause followed the first
     counters = got.counters
     rows = [
         ("frames played", str(len(recording))),

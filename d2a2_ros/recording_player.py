@@ -40,6 +40,9 @@ class RecordingPlayer(Node):
         rate = parameter("rate_hz", 0.0, "Frames per second; 0 is the rate it was recorded at.", (0.0, 1000.0))
         self._loop = parameter("loop", True, "Start again after the last frame.")
         self._patient = parameter("wait_for_subscribers", False, "Start once both images have a subscriber.")
+        self._pause = parameter(
+            "first_pause", 0.0, "Seconds after the first frame, for subscribers that take long over one.", (0.0, 600.0)
+        )
         color_frame = parameter("color_frame_id", "camera_color_optical_frame", "frame_id of the colour camera.")
         depth_frame = parameter(
             "depth_frame_id", "camera_depth_optical_frame", "frame_id of depth that is not registered."
@@ -61,13 +64,16 @@ class RecordingPlayer(Node):
             self.get_logger().warning(f"{folder} has no calibration for its colour camera: no camera info is published")
         self._next, self.finished = 0, False
         self._since: float | None = None  # when both images were first seen to have a subscriber
+        self._resume = 0.0  # when the pause after the first frame is over
         rate = rate or self.recording.rate_hz
         self.create_timer(1.0 / rate, self._on_timer)
         self.get_logger().info(f"{len(self.recording)} frames of {folder} at {rate:g} Hz")
 
     def _on_timer(self) -> None:
-        if self.finished or (self._patient and not self._has_had_subscribers()):
+        if self.finished or (self._patient and not self._has_had_subscribers()) or time.monotonic() < self._resume:
             return
+        if self._pause:
+            self._resume, self._pause = time.monotonic() + self._pause, 0.0
         self._patient = False
         frame = self.recording[self._next]
         stamp = self.get_clock().now().to_msg()

@@ -115,7 +115,9 @@ def test_player_publishes_every_frame_once_as_four_topics(ros, recording):
         listener.create_subscription(CameraInfo if "info" in topic else Image, topic, messages.append, 20)
     executor = SingleThreadedExecutor()
     executor.add_node(listener)
-    process = start("recording_player", f"recording:={recording}", "loop:=false", "wait_for_subscribers:=true")
+    process = start(
+        "recording_player", f"recording:={recording}", "loop:=false", "wait_for_subscribers:=true", "first_pause:=1.0"
+    )
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and not all(len(m) == 3 for m in got.values()):
         executor.spin_once(timeout_sec=0.1)
@@ -126,6 +128,8 @@ def test_player_publishes_every_frame_once_as_four_topics(ros, recording):
     for messages in zip(*got.values(), strict=True):
         assert len({(m.header.stamp.sec, m.header.stamp.nanosec) for m in messages}) == 1
         assert {m.header.frame_id for m in messages} == {"camera_color_optical_frame"}
+    stamps = [m.header.stamp.sec + 1e-9 * m.header.stamp.nanosec for m in got["depth/image_raw"]]
+    assert stamps[1] - stamps[0] >= 1.0 > stamps[2] - stamps[1]
     info = got["depth/camera_info"][0]
     np.testing.assert_allclose(info.k, [7.5, 0, 3.375, 0, 7.5, 2.375, 0, 0, 1])
     assert (info.width, info.height) == (8, 6)
