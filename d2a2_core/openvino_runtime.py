@@ -6,7 +6,9 @@ import importlib.util
 import sys
 import warnings
 from collections.abc import Callable
+from functools import cache
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -100,8 +102,18 @@ def _import_silently() -> ModuleType:
     return openvino
 
 
+@cache
+def _core() -> Any:
+    """The one openvino.Core of this process.
+
+    Each brings a stack for signals along and, when it goes, puts the one before back: of several, that of one that is gone. The
+    next signal then ends the process.
+    """
+    return _import_silently().Core()
+
+
 def _compile(model: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., Tensor]:
-    openvino = _import_silently()
+    core = _core()
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
@@ -119,7 +131,7 @@ def _compile(model: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., Tens
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "ENABLE_CPU_PINNING": False,  # two processes would be bound to the same cores
     }
-    request = openvino.Core().compile_model(network, "CPU", options).create_infer_request()
+    request = core.compile_model(network, "CPU", options).create_infer_request()
 
     def run(*given: Tensor) -> Tensor:
         result = request.infer([x.float().contiguous().numpy() for x in given], share_inputs=True)

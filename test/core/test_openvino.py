@@ -91,6 +91,30 @@ def test_sends_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+SIGNALLED = """
+import faulthandler, gc, os, signal, torch
+from d2a2_core.network import D2A2Lite
+from d2a2_core.openvino_runtime import OpenVinoNetwork
+faulthandler.enable()
+networks = [OpenVinoNetwork(D2A2Lite((4,), channels=8, blocks=1, geometric=False).eval()) for _ in range(3)]
+with torch.inference_mode():
+    for network in networks:
+        network(torch.rand(1, 3, 32, 48), torch.rand(1, 1, 8, 12))
+while networks:
+    networks.pop(0)
+    gc.collect()
+signal.signal(signal.SIGCHLD, lambda *_: print("alive"))
+os.kill(os.getpid(), signal.SIGCHLD)
+"""
+
+
+@needs_openvino
+def test_a_signal_after_networks_are_gone():
+    """Each of OpenVINO's cores brings a stack for signals, and puts back the one before: not to be left with a freed one."""
+    done = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "alive"), done.stderr
+
+
 class Untraceable(nn.Module):
     scales = (4,)
 
