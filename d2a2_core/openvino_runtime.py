@@ -42,7 +42,7 @@ class OpenVinoNetwork(nn.Module):
     def __init__(self, model: nn.Module, fallback: bool = False) -> None:
         super().__init__()
         if not has_openvino():
-            raise ImportError('runtime "openvino" needs the package openvino: pip install "openvino>=2025.0"')
+            raise ImportError('runtime "openvino" needs the package openvino: pip install "openvino>=2025.0,<2028"')
         self.model = model
         self.fallback = fallback
         self.problem = ""

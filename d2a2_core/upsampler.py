@@ -255,7 +255,7 @@ class DepthUpsampler:
     def _resolve_runtime(self, runtime: str) -> str:
         if runtime not in RUNTIMES:
             raise ValueError(f"runtime must be one of {RUNTIMES}, got {runtime!r}")
-        file = self.model.config.get("model") == "onnx" if hasattr(self.model, "config") else False
+        file = hasattr(self.model, "precision")  # an .onnx file brings its own
         can = self.device.type == "cpu" and self.precision == "float32" and not file
         if runtime == "openvino" and not can:
             what = "an .onnx file" if file else f"precision {self.precision} on {self.device}"

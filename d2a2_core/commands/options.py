@@ -29,8 +29,10 @@ def add_ensemble(p: argparse.ArgumentParser) -> None:
 
 def add_runtime(p: argparse.ArgumentParser, default: str) -> None:
     """What computes the network."""
+    from d2a2_core.upsampler import RUNTIMES
+
     p.add_argument(
-        "--runtime", default=default, choices=("auto", "torch", "openvino"),
+        "--runtime", default=default, choices=RUNTIMES,
         help="what computes the network; OpenVINO: on a CPU, seconds for each new size and less for each frame; auto: "
         f"where it is installed and can (default: {default})",
     )  # fmt: skip

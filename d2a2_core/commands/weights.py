@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from d2a2_core.commands import weights_files
+from d2a2_core.commands import weights_actions
 from d2a2_core.commands.options import parse_size
 from d2a2_core.weights import DEFAULT_WEIGHTS
 
@@ -21,8 +21,8 @@ def _add_weights(commands: argparse._SubParsersAction) -> None:
     p = commands.add_parser(
         "weights", help="list, describe, verify, mix or prune weights; add a run's to the shipped ones"
     )
-    weights_files.add_options(p)
-    p.set_defaults(run=weights_files.run)
+    weights_actions.add_options(p)
+    p.set_defaults(run=weights_actions.run)
 
 
 def _add_convert(commands: argparse._SubParsersAction) -> None:

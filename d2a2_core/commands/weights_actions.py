@@ -1,4 +1,4 @@
-"""The command line of `d2a2 weights`: its options, and what it prints."""
+"""What `d2a2 weights ACTION` does: list, info, verify, add, mix, prune."""
 
 from __future__ import annotations
 
