@@ -10,8 +10,11 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from d2a2_core.int8 import LEVELS, WEIGHT_LEVELS, Int8Ranges, int8_convolutions
 
 _KEPT = 8  # compiled networks: of four views at two scales
 _MOST = 32  # that one network is compiled for: each leaves some 20 MB behind (torch's traces are never freed)
@@ -23,7 +26,7 @@ def has_openvino() -> bool:
 
 
 class OpenVinoNetwork(nn.Module):
-    """Runs a network by OpenVINO in float32, with as many threads as torch has when a size of images first comes.
+    """Runs a network by OpenVINO in float32 or int8, with as many threads as torch has when a size of images first comes.
 
     For every such size the network is traced and compiled anew, in two seconds or more; eight are kept.
 
@@ -31,6 +34,7 @@ class OpenVinoNetwork(nn.Module):
         model: called as ``model(guide, lr)`` or ``model(guide, lr, trust)``, on the CPU; its weights must not change any more.
         fallback: whether, once OpenVINO fails, torch goes on in its place, with a warning. Images of ever new sizes count as a
             failure, too. Without it that is an error.
+        int8: computes the convolutions that it tells of in integers; None: all in float32.
 
     Attributes:
         problem: why torch goes on; empty while OpenVINO runs.
@@ -39,12 +43,13 @@ class OpenVinoNetwork(nn.Module):
         ImportError: openvino is not installed.
     """
 
-    def __init__(self, model: nn.Module, fallback: bool = False) -> None:
+    def __init__(self, model: nn.Module, fallback: bool = False, int8: Int8Ranges | None = None) -> None:
         super().__init__()
         if not has_openvino():
             raise ImportError('runtime "openvino" needs the package openvino: pip install "openvino>=2025.0,<2028"')
         self.model = model
         self.fallback = fallback
+        self.int8 = int8
         self.problem = ""
         self._compiled: dict[tuple, Callable[..., Tensor]] = {}
         self._count = 0
@@ -77,7 +82,7 @@ class OpenVinoNetwork(nn.Module):
                 raise RuntimeError(
                     f"images of more than {_MOST} sizes, each of which takes memory that does not come back"
                 )
-            run = _compile(self.model, inputs)
+            run = _compile(self.model, inputs, self.int8)
             while len(self._compiled) >= _KEPT:
                 del self._compiled[next(iter(self._compiled))]  # the one that has not been used for longest
         self._compiled[sizes] = run
@@ -112,7 +117,7 @@ def _core() -> Any:
     return _import_silently().Core()
 
 
-def _compile(model: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., Tensor]:
+def _compile(model: nn.Module, inputs: tuple[Tensor, ...], int8: Int8Ranges | None) -> Callable[..., Tensor]:
     core = _core()
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
@@ -125,6 +130,8 @@ def _compile(model: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., Tens
         decoder = TorchScriptPythonDecoder(traced, example_input=inputs)  # the frontend does not keep it alive
         network = frontend.convert(frontend.load(decoder))
     network.reshape({index: list(x.shape) for index, x in enumerate(inputs)})
+    if int8 is not None:
+        _round_inputs(network, model, int8.of(inputs[0].shape[-1] // inputs[1].shape[-1]))
     options = {
         "INFERENCE_PRECISION_HINT": "f32",
         "PERFORMANCE_HINT": "LATENCY",
@@ -138,3 +145,28 @@ def _compile(model: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., Tens
         return torch.from_numpy(result[0])  # a copy: the next frame does not overwrite it
 
     return run
+
+
+def _round_inputs(network: Any, model: nn.Module, ranges: dict[str, tuple[float, float]]) -> None:
+    """Rounds the inputs and weights of ``ranges``' convolutions to integers of 8 bits, which lets OpenVINO compute in these."""
+    from openvino import opset13 as ops
+
+    def rounded(source: Any, low: np.ndarray, high: np.ndarray, levels: int) -> Any:
+        low, high = (ops.constant(limit.astype(np.float32)) for limit in (low, high))
+        return ops.fake_quantize(source, low, high, low, high, levels).output(0)
+
+    convolutions, done = int8_convolutions(model), set()
+    for node in network.get_ops():
+        name = node.get_friendly_name().split("/")[0].removeprefix("__module.")
+        if node.get_type_name() != "Convolution" or name not in ranges or name not in convolutions:
+            continue
+        low, high = (np.full((1, 1, 1, 1), limit) for limit in ranges[name])
+        largest = convolutions[name].weight.abs().amax((1, 2, 3)).clamp(min=1e-12).numpy().reshape(-1, 1, 1, 1)
+        node.input(0).replace_source_output(rounded(node.input_value(0), low, high, LEVELS))
+        node.input(1).replace_source_output(rounded(node.input_value(1), -largest, largest, WEIGHT_LEVELS))
+        done.add(name)
+    if done != set(ranges):
+        missing = sorted(set(ranges) - done)
+        raise RuntimeError(
+            f"{len(missing)} of {len(ranges)} convolutions for int8 are not in the network: {missing[:3]}"
+        )

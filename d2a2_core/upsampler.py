@@ -21,12 +21,14 @@ from d2a2_core.depth import (
     regrid,
     valid_range,
 )
+from d2a2_core.int8 import Int8Ranges, has_int8, load_int8
 from d2a2_core.network import check_views, run_views, takes_trust
 from d2a2_core.openvino_runtime import OpenVinoNetwork, has_openvino
 from d2a2_core.provenance import classify
 from d2a2_core.weights import load_weights, resolve_weights
 
-PRECISIONS = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
+PRECISIONS = ("float32", "float16", "bfloat16", "int8")
+_AUTOCAST = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 RUNTIMES = ("auto", "torch", "openvino")
 MAX_RATIO = 32
 
@@ -53,15 +55,17 @@ class DepthUpsampler:
         model: a D2A2 or D2A2Lite (anything with ``scales`` and ``forward(guide, lr)``); taken over: put into eval mode,
             moved to the device, its gradients switched off.
         device: "auto" (the GPU where there is one), "cpu", "cuda", "cuda:1", ...
-        precision: of the network alone: "float32", "float16", "bfloat16", or "auto": bfloat16 on a GPU or CPU that computes in it
-            (Ampere and later; AVX512-BF16 or AMX), else float16 on a GPU and float32 on a CPU. Where a result in float16 is not
-            finite it is computed again in float32.
+        precision: of the network alone: "float32", "float16", "bfloat16", "int8" (on a CPU, by OpenVINO), or "auto": int8 where
+            that is to be had (``int8`` is given; the runtime is "auto" or "openvino"; a CPU with VNNI), else bfloat16 on a GPU
+            or CPU that computes in it (Ampere and later; AVX512-BF16 or AMX), else float16 on a GPU and float32 on a CPU. Where
+            a result in float16 is not finite it is computed again in float32.
         max_fill_px: holes are filled up to this many pixels of the colour image away from the nearest measured pixel.
         scale: 0 takes the trained scale nearest to the ratio of the sizes; another value forces that scale.
         ensemble: views of each pair (1, 2, 4 or 8) whose results are averaged, see :func:`d2a2_core.network.run_views`: more
             accurate, in as many times the time. May be changed between frames.
-        runtime: what computes the network: "torch", "openvino" (on a CPU, in float32: the same result sooner, after two seconds
-            for every new size of images), or "auto": OpenVINO where it is installed and can, else torch.
+        runtime: what computes the network: "torch", "openvino" (on a CPU, in float32 or int8: the same result sooner, after two
+            seconds for every new size of images), or "auto": OpenVINO where it is installed and can, else torch.
+        int8: what the precision int8 needs to know of the weights, :func:`d2a2_core.int8.load_int8`.
 
     Raises:
         ImportError: openvino was asked for and is not installed.
@@ -78,20 +82,27 @@ class DepthUpsampler:
         scale: int = 0,
         ensemble: int = 1,
         runtime: str = "torch",
+        int8: Int8Ranges | None = None,
     ) -> None:
         check_views(ensemble)
         self.ensemble = ensemble
         self.device = resolve_device(device)
-        # An .onnx file's is in the file.
-        self.precision = getattr(model, "precision", None) or _resolve_precision(precision, self.device)
         self.scales: tuple[int, ...] = tuple(model.scales)
         if scale and scale not in self.scales:
             raise ValueError(f"scale {scale} was asked for, but these weights are for {self.scales}; 0 chooses")
         self.scale = scale
         self.max_fill_px = max_fill_px
         self.model = model.eval().requires_grad_(False).to(self.device)
+        # An .onnx file's is in the file.
+        self._precision = getattr(model, "precision", None) or _resolve_precision(precision, self.device, runtime, int8)
         by_openvino = self._resolve_runtime(runtime) == "openvino"
-        self._network = OpenVinoNetwork(self.model, fallback=runtime == "auto") if by_openvino else self.model
+        ranges = int8 if self._precision == "int8" else None
+        self._network = OpenVinoNetwork(self.model, runtime == "auto", ranges) if by_openvino else self.model
+
+    @property
+    def precision(self) -> str:
+        """What the network is computed in; where torch had to take over from int8 that is float32."""
+        return "float32" if self._precision == "int8" and self.runtime_problem else self._precision
 
     @property
     def runtime(self) -> str:
@@ -123,7 +134,11 @@ class DepthUpsampler:
             WeightsError: no such weights, or they are damaged.
         """
         model = load_weights(resolve_weights(name_or_path), backend)
-        return cls(model, device, precision, max_fill_px, scale, ensemble, runtime)
+        # Ranges that do not belong to the weights give a warning, which whoever did not ask for int8 need not see.
+        wanted = runtime != "torch" and precision in ("auto", "int8")
+        return cls(
+            model, device, precision, max_fill_px, scale, ensemble, runtime, load_int8(name_or_path) if wanted else None
+        )
 
     def upsample(self, color: np.ndarray, depth: np.ndarray) -> UpsampledDepth:
         """Upsamples one pair.
@@ -245,7 +260,7 @@ class DepthUpsampler:
         return regrid(depth, target, cell)
 
     def _run_network(self, *inputs: Tensor) -> Tensor:
-        dtype = PRECISIONS[self.precision]
+        dtype = _AUTOCAST.get(self.precision)
         with torch.autocast(self.device.type, dtype=dtype) if dtype else nullcontext():
             result = run_views(self._network, self.ensemble, *inputs)
         if self.precision == "float16" and not torch.isfinite(result).all():
@@ -256,12 +271,12 @@ class DepthUpsampler:
         if runtime not in RUNTIMES:
             raise ValueError(f"runtime must be one of {RUNTIMES}, got {runtime!r}")
         file = hasattr(self.model, "precision")  # an .onnx file brings its own
-        can = self.device.type == "cpu" and self.precision == "float32" and not file
+        can = self.device.type == "cpu" and self._precision in ("float32", "int8") and not file
         if runtime == "openvino" and not can:
-            what = "an .onnx file" if file else f"precision {self.precision} on {self.device}"
+            what = "an .onnx file" if file else f"precision {self._precision} on {self.device}"
             raise ValueError(
-                f"runtime 'openvino' computes .safetensors weights with precision float32 on device cpu; got {what}; ask for "
-                "those, or use runtime 'auto'"
+                "runtime 'openvino' computes .safetensors weights with precision float32 or int8 on device cpu; got "
+                f"{what}; ask for those, or use runtime 'auto'"
             )
         return "openvino" if runtime == "openvino" or (runtime == "auto" and can and has_openvino()) else "torch"
 
@@ -290,15 +305,37 @@ def resolve_device(device: str) -> torch.device:
     return resolved
 
 
-def _resolve_precision(precision: str, device: torch.device) -> str:
+def _resolve_precision(precision: str, device: torch.device, runtime: str, int8: Int8Ranges | None) -> str:
+    if precision not in ("auto", *PRECISIONS):
+        raise ValueError(f"precision must be 'auto' or one of {sorted(PRECISIONS)}, got {precision!r}")
     if precision == "auto":
+        if not _what_int8_lacks(device, runtime, int8):
+            return "int8"
         # bfloat16 first: a few values far from all others, in front of a flat wall, exceed float16's range within the network.
         return "bfloat16" if has_bfloat16(device) else "float16" if device.type == "cuda" else "float32"
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be 'auto' or one of {sorted(PRECISIONS)}, got {precision!r}")
+    if precision == "int8":
+        check_int8(device, runtime, int8)
     if precision == "float16" and device.type == "cpu":
         raise ValueError("precision 'float16' needs a GPU; use 'float32' or 'bfloat16' on the CPU")
     return precision
+
+
+def check_int8(device: torch.device, runtime: str, int8: Int8Ranges | None) -> None:
+    """Raises ValueError where a network cannot be computed in int8; the message says what that needs."""
+    lacking = _what_int8_lacks(device, runtime, int8)
+    if lacking:
+        raise ValueError(f"precision 'int8' needs {lacking}; use 'auto' or 'float32'")
+
+
+def _what_int8_lacks(device: torch.device, runtime: str, int8: Int8Ranges | None) -> str:
+    """Empty where int8 is to be had."""
+    if device.type != "cpu":
+        return f"device 'cpu', got {str(device)!r}"
+    if runtime == "torch" or not has_openvino():
+        return "runtime 'auto' or 'openvino', and the package openvino"
+    if not has_int8():
+        return "a CPU with VNNI"
+    return "" if int8 is not None else "weights with ranges beside them (d2a2 int8 --weights FILE)"
 
 
 def has_bfloat16(device: torch.device) -> bool:

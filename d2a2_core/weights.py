@@ -264,8 +264,8 @@ def record_checksum(path: Path) -> None:
 
 def list_pretrained() -> list[str]:
     """Names of the weights that ship with the package."""
-    heads = set(PRETRAINED.glob("*.sigma.safetensors"))  # d2a2_core.uncertainty
-    return sorted(path.stem for path in PRETRAINED.glob("*.safetensors") if path not in heads)
+    names = sorted(path.stem for path in PRETRAINED.glob("*.safetensors"))
+    return [name for name in names if not name.endswith((".sigma", ".int8"))]  # these lie beside weights
 
 
 def sha256(path: str | Path) -> str:

@@ -76,11 +76,13 @@ SPECS = (
     Spec("weights", DEFAULT_WEIGHTS, "Name of weights that ship with the package, or path of a .safetensors or .onnx file."),
     Spec("device", "auto", "Where the network runs: auto (the GPU where there is one), cpu, cuda, cuda:1, ..."),
     Spec(
-        "precision", "auto", "Of the network; auto: bfloat16 where hardware has it, else float16 on a GPU, float32 on a CPU.",
+        "precision", "auto",
+        "Of the network; auto: int8 by OpenVINO on a CPU that can, else bfloat16 where hardware has it, else float16 on a GPU, "
+        "float32 on a CPU.",
         choices=("auto", *PRECISIONS),
     ),
     Spec(
-        "runtime", "auto", "What computes the network; auto: OpenVINO on a CPU in float32, where it is installed, else torch.",
+        "runtime", "auto", "What computes the network; auto: OpenVINO on a CPU (int8, float32) where installed, else torch.",
         choices=RUNTIMES,
     ),
     Spec(

@@ -92,6 +92,7 @@ def report(summary: Summary) -> list[str]:
 
 def _engine(o: argparse.Namespace) -> tuple[Engine, dict]:
     """The live node's engine, and what its results depend on."""
+    from d2a2_core.int8 import int8_path
     from d2a2_core.pipeline import DepthPipeline, PipelineSettings
     from d2a2_core.uncertainty import load_sigma_head, sigma_path
     from d2a2_core.upsampler import DepthUpsampler
@@ -106,8 +107,10 @@ def _engine(o: argparse.Namespace) -> tuple[Engine, dict]:
     pipeline = DepthPipeline(upsampler, PipelineSettings(**settings, watchdog=False), load_sigma_head(o.weights))
     files = {"weights": resolve_weights(o.weights)}
     files["sigma"] = sigma_path(files["weights"])
+    if upsampler.precision == "int8":
+        files["int8"] = int8_path(files["weights"])
     job = {name: sha256(path) if path.is_file() else None for name, path in files.items()}
-    # Not the runtime: results are the same to a micrometre, and a run goes on after openvino was installed.
+    # Not the runtime: at one precision results are the same to a micrometre.
     job |= {"device": str(upsampler.device), "precision": upsampler.precision, "scale": o.scale, "ensemble": o.ensemble}
     return pipeline, job | settings
 

@@ -33,6 +33,8 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--degrade", choices=("mild", "medium", "severe"), help="LR and colour as a depth camera gives them")
     p.add_argument("--degrade-seed", type=int, default=0, help="with --degrade; the same seed gives the same images")
     p.add_argument("--device", default="auto")
+    p.add_argument("--precision", default="float32", choices=("float32", "int8"), help="int8: of shipped names and files "
+                   "with ranges beside them (d2a2 int8), on a CPU, by OpenVINO")  # fmt: skip
     add_ensemble(p)
     p.add_argument("--csv", type=Path, help="write one row per image to this file")
     p.add_argument("--out", type=Path, help="write a run folder (metrics, pictures) for `d2a2 report`")
@@ -44,11 +46,12 @@ def _evaluate(o: argparse.Namespace) -> None:
     from d2a2_core.data.benchmarks import open_dataset
     from d2a2_core.evaluation.baselines import NetworkMethod, get_method
     from d2a2_core.evaluation.evaluator import evaluate, format_summary, write_csv
-    from d2a2_core.upsampler import resolve_device
+    from d2a2_core.int8 import load_int8
+    from d2a2_core.upsampler import check_int8, resolve_device
     from d2a2_core.weights import load_any
 
-    if o.method and o.ensemble > 1:
-        raise ValueError(f"--ensemble is for --weights, not for --method {o.method}")
+    if o.method and (o.ensemble > 1 or o.precision != "float32"):
+        raise ValueError(f"--ensemble and --precision are for --weights, not for --method {o.method}")
     if o.dataset == "recording":
         from d2a2_core.evaluation.recorded import RecordedPairs
 
@@ -74,7 +77,13 @@ def _evaluate(o: argparse.Namespace) -> None:
         # Every run's weights are called best or last; its folder says which run it is.
         name = path.parent.name if path.stem in ("best", "last") and path.parent.name else path.stem
         name += f" ({o.ensemble} views)" if o.ensemble > 1 else ""
-        method = NetworkMethod(model.to(resolve_device(o.device)), None, name, o.ensemble)
+        device, ranges = resolve_device(o.device), None
+        if o.precision == "int8":
+            name += " (int8)"
+            device = resolve_device("cpu" if o.device == "auto" else o.device)
+            ranges = load_int8(o.weights)
+            check_int8(device, "auto", ranges)
+        method = NetworkMethod(model.to(device), None, name, o.ensemble, ranges)
     rows = evaluate(samples, method, o.scale, o.range, run_dir=o.out, pictures=o.pictures)
     if o.csv:
         write_csv(rows, o.csv)

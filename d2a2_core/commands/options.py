@@ -13,7 +13,9 @@ def add_model_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--weights", default=DEFAULT_WEIGHTS, help="shipped name or path of a .safetensors or .onnx file")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     p.add_argument(
-        "--precision", default="auto", help="auto, float32, float16 or bfloat16 (training: tf32, fp16, bf16)"
+        "--precision",
+        default="auto",
+        help="auto, float32, float16, bfloat16, or int8 (on a CPU, by OpenVINO); --training: tf32, too",
     )
 
 

@@ -20,6 +20,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     _add_generate(commands)
     _add_prepare_nyu(commands)
     _add_calibrate(commands)
+    _add_int8(commands)
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:
@@ -153,3 +154,26 @@ def _calibrate(o: argparse.Namespace) -> None:
         o.weights, o.out, o.seed, o.images, o.held_out, o.data, o.root, sizes, o.steps, o.device, plot
     )
     print(f"{format_table(table)}\nwritten: {path} and {plot}")
+
+
+def _add_int8(commands: argparse._SubParsersAction) -> None:
+    p = commands.add_parser("int8", help="measure the ranges that weights need to be computed in int8")
+    p.add_argument("--weights", default=DEFAULT_WEIGHTS, help="shipped name or path of a .safetensors file")
+    p.add_argument("--out", type=Path, help="file of the ranges; default: NAME.int8.safetensors beside the weights")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--images", type=int, default=48, help="generated scenes to measure on")
+    p.add_argument("--held-out", type=int, default=30, help="generated scenes to compare int8 with float32 on")
+    p.add_argument("--data", default="shapes", help="scenes, as of d2a2 train")
+    p.add_argument("--root", default="", help="their folder, as of d2a2 train")
+    p.set_defaults(run=_int8)
+
+
+def _int8(o: argparse.Namespace) -> None:
+    from d2a2_core.training.ranges import measure_int8
+
+    path, errors = measure_int8(o.weights, o.out, o.seed, o.images, o.held_out, o.data, o.root)
+    for name, value in errors.items():
+        print(f"held-out {name} {value}")
+    if not errors and o.held_out:
+        print("not compared: that takes the package openvino and a CPU with VNNI")
+    print(f"written: {path}")

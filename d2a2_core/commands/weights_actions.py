@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from d2a2_core.int8 import int8_path
 from d2a2_core.uncertainty import sigma_path
 from d2a2_core.weights import (
     add_pretrained,
@@ -85,7 +86,8 @@ def _list(o: argparse.Namespace) -> int:
         scales = ", ".join(f"x{s}" for s in info.scales)
         size = path.stat().st_size / 1e6
         sigma = "sigma" if sigma_path(path).exists() else "no sigma"
-        print(f"{name}  {info.config['model']}  {scales}  {sigma}  {size:.1f} MB  {info.card.get('title', '')}")
+        int8 = "int8" if int8_path(path).exists() else "no int8"
+        print(f"{name}  {info.config['model']}  {scales}  {sigma}  {int8}  {size:.1f} MB  {info.card.get('title', '')}")
     return 0
 
 
@@ -99,12 +101,11 @@ def _info(o: argparse.Namespace) -> int:
 
 
 def _verify(o: argparse.Namespace) -> int:
-    """1 when a file, or the sigma head beside it, is not the shipped one."""
+    """1 when a file, or the sigma head or the ranges beside it, is not the shipped one."""
     failed, known = 0, checksums()
     for name in _names(o):
         path = resolve_weights(name)
-        head = sigma_path(path)
-        for file in (path, head) if head.is_file() else (path,):
+        for file in (path, *(extra for extra in (sigma_path(path), int8_path(path)) if extra.is_file())):
             good = sha256(file) == known.get(file.name)
             failed += not good
             reason = (

@@ -17,7 +17,9 @@ import torch
 from torch import nn
 
 from d2a2_core.data.reduction import resize
+from d2a2_core.int8 import Int8Ranges
 from d2a2_core.network import check_views, run_views, takes_trust
+from d2a2_core.openvino_runtime import OpenVinoNetwork
 
 
 class Method(Protocol):
@@ -57,11 +59,20 @@ class NetworkMethod:
         scale: the only scale it was trained for (None: any).
         name: for tables.
         ensemble: views of each pair that are averaged, see :func:`d2a2_core.network.run_views`.
+        int8: computes it in int8, by OpenVINO on a CPU, with these ranges.
     """
 
-    def __init__(self, model: nn.Module, scale: int | None, name: str, ensemble: int = 1) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        scale: int | None,
+        name: str,
+        ensemble: int = 1,
+        int8: Int8Ranges | None = None,
+    ) -> None:
         check_views(ensemble)
         self.model = model.eval()
+        self._network = OpenVinoNetwork(self.model, int8=int8) if int8 else self.model
         self.ensemble = ensemble
         self.scale = scale
         self.name = name
@@ -74,7 +85,7 @@ class NetworkMethod:
         tensors = [torch.from_numpy(array).to(first) for array in network_inputs(guide, lr)]
         if trust is not None and takes_trust(self.model):
             tensors.append(torch.from_numpy(trust[None, None]).to(first))
-        return run_views(self.model, self.ensemble, *tensors)[0, 0].cpu().numpy()
+        return run_views(self._network, self.ensemble, *tensors)[0, 0].cpu().numpy()
 
 
 class OnnxMethod:

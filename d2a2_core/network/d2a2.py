@@ -127,6 +127,8 @@ class D2A2(nn.Module):
         backend: of the deformable convolution, see :mod:`d2a2_core.network.deformable`.
     """
 
+    exact = ("tail1", "tail2", "predict")  # modules that int8 leaves in float32: what makes depth, and positions
+
     def __init__(
         self,
         scale: int = 4,

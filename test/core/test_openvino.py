@@ -152,7 +152,7 @@ def test_what_it_cannot_run_is_left_to_torch_where_that_may_be():
 
 @needs_openvino
 def test_a_failure_later_on_is_left_to_torch_too(monkeypatch):
-    def fails(model, inputs):
+    def fails(model, inputs, int8):
         def run(*given):
             raise RuntimeError("could not allocate memory")
 
@@ -170,7 +170,7 @@ def test_a_failure_later_on_is_left_to_torch_too(monkeypatch):
 
 def test_ever_new_sizes_are_left_to_torch(monkeypatch):
     monkeypatch.setattr(openvino_runtime, "has_openvino", lambda: True)
-    monkeypatch.setattr(openvino_runtime, "_compile", lambda model, inputs: model)
+    monkeypatch.setattr(openvino_runtime, "_compile", lambda model, inputs, int8: model)
     network = OpenVinoNetwork(nn.Identity(), fallback=True)
     for width in range(1, 33):
         network(torch.zeros(1, 3, 4, width))
@@ -186,7 +186,7 @@ def test_choice_of_the_runtime(monkeypatch):
     assert DepthUpsampler(lite(), "cpu", "float32").runtime == "torch"
     assert DepthUpsampler(lite(), "cpu", "float32", runtime="auto").runtime == "openvino"
     assert DepthUpsampler(lite(), "cpu", "bfloat16", runtime="auto").runtime == "torch"
-    with pytest.raises(ValueError, match=r"precision float32 on device cpu; got precision bfloat16 on cpu"):
+    with pytest.raises(ValueError, match=r"precision float32 or int8 on device cpu; got precision bfloat16 on cpu"):
         DepthUpsampler(lite(), "cpu", "bfloat16", runtime="openvino")
     with pytest.raises(ValueError, match=r"runtime must be one of .*, got 'tensorrt'"):
         DepthUpsampler(lite(), "cpu", runtime="tensorrt")
@@ -200,7 +200,7 @@ def test_choice_of_the_runtime(monkeypatch):
 def test_the_sizes_used_last_are_kept(monkeypatch):
     compiled = []
 
-    def compile_(model, inputs):
+    def compile_(model, inputs, int8):
         compiled.append(inputs[0].shape[-1])
         return model
 
