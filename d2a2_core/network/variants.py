@@ -208,7 +208,7 @@ class D2A2Lite(nn.Module):
 
     # See D2A2's. With the last stage's merge in int8 flat surfaces get ripples: on a real recording normals were 19.0 degrees
     # off instead of 17.2 (16.6 in float32), in 7 % less time.
-    exact = ("joint", "tail", "detail", "predict", "stages.2.merge")
+    exact = ("joint.colour", "tail", "detail", "predict", "stages.2.merge")
 
     def __init__(
         self,

@@ -189,7 +189,7 @@ def test_ablations_are_different_networks(table, rows):
         ),
         (
             ["evaluate", "--dataset", "lu", "--root", "x", "--scale", "4", "--method", "jbu", "--ensemble", "4"],
-            "is for --weights",
+            "are for --weights",
         ),
         (["weights", "info", "nothing"], "no weights 'nothing'"),
         (["train", "--out", "x", "--lr", "fast"], "lr"),

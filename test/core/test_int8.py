@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from d2a2_core import DepthUpsampler
+from d2a2_core.bag import Summary
 from d2a2_core.cli import main
 from d2a2_core.data.recording import Recording
 from d2a2_core.int8 import (
@@ -132,8 +133,8 @@ def test_a_scale_that_did_not_run_is_an_error():
 
 def test_what_makes_depth_and_positions_stays_exact():
     names = set(int8_convolutions(lite(geometric=True)))
-    assert {"guide_head.1", "stages.2.context.up1.1", "stages.1.merge.2", "shallow.head"} <= names
-    assert not any(n.startswith(("tail", "detail", "joint", "stages.2.merge")) or "predict" in n for n in names)
+    assert {"guide_head.1", "stages.2.context.up1.1", "stages.1.merge.2", "shallow.head", "joint.embed.0"} <= names
+    assert not any(n.startswith(("tail", "detail", "joint.colour", "stages.2.merge")) or "predict" in n for n in names)
     names = set(int8_convolutions(D2A2(4, channels=8, blocks=1, groups=2)))
     assert "stage1.head" in names
     assert not any(n.startswith("tail") or "predict" in n for n in names)
@@ -177,12 +178,11 @@ def test_is_the_network_with_rounded_inputs_and_weights(options, scale):
 
 
 @needs_int8
-@torch.inference_mode()
 def test_the_full_network_too():
     torch.manual_seed(0)
-    model = D2A2(4, channels=16, blocks=1, groups=2).eval().requires_grad_(False)
+    model = D2A2(4, channels=16, blocks=1, groups=2).eval()
     given = inputs(4)
-    with RangeRecorder(model, 0) as recorder:
+    with torch.inference_mode(), RangeRecorder(model, 0) as recorder:
         exact = model(*given)
     result = OpenVinoNetwork(model, int8=recorder.ranges())(*given)
     difference = (result - exact).square().mean().sqrt()
@@ -309,6 +309,26 @@ def test_command_measures_and_says_where_it_wrote(weights, capsys):
     again = weights.with_name("again.safetensors")
     assert main([*options, "--out", str(again)]) == 0
     assert {k: v.tolist() for k, v in load_file(again).items()} == {k: v.tolist() for k, v in first.ranges.items()}
+
+
+@needs_int8
+def test_a_bag_begun_with_other_ranges_is_another_run(weights, tmp_path, monkeypatch):
+    jobs = []
+
+    def upsample_bag(source, target, engine, options, job, *_, **__):
+        jobs.append(job)
+        return Summary()
+
+    monkeypatch.setattr("d2a2_core.bag.command.upsample_bag", upsample_bag)
+    for seed, precision in ((0, "int8"), (1, "int8"), (1, "float32")):
+        ranges = measured(lite())
+        ranges.ranges["shallow.head"][:, 1] += seed
+        save_int8(int8_path(weights), ranges, {"weights_sha256": sha256(weights)})
+        options = ["--weights", str(weights), "--precision", precision, "--device", "cpu"]
+        assert main(["bag", str(tmp_path / "in"), str(tmp_path / "out"), *options]) == 0
+    assert jobs[0]["precision"] == jobs[1]["precision"] == "int8"
+    assert jobs[0]["int8"] != jobs[1]["int8"]
+    assert "int8" not in jobs[2]
 
 
 # -- the ones that ship ------------------------------------------------------------------------------------------------

@@ -372,7 +372,7 @@ def test_a_result_out_of_float16s_range_is_computed_again_in_float32():
 
     color, depth = gray(16, 16), np.linspace(1, 2, 16, dtype=np.float32).reshape(4, 4)
     half, full = make(Large(), precision="float32"), make(Large(), precision="float32")
-    half.precision = "float16"  # refused on a CPU, which has it all the same
+    half._precision = "float16"  # refused on a CPU, which has it all the same
     expected = full.upsample(color, depth).depth
     assert np.isfinite(expected).all()
     np.testing.assert_array_equal(half.upsample(color, depth).depth, expected)
