@@ -402,7 +402,7 @@ def test_openvino_is_taken_by_itself_and_torch_goes_on_where_it_fails(bench, mon
     b = bench(runtime="auto")
     assert b.node.upsampler.runtime == ("openvino" if has_openvino() else "torch")
 
-    def fails(model, inputs):
+    def fails(model, inputs, int8):
         raise MemoryError("no memory left")
 
     monkeypatch.setattr("d2a2_core.openvino_runtime.has_openvino", lambda: True)
