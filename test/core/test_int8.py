@@ -161,8 +161,7 @@ def by_hand(model, ranges, scale):
 
 
 @needs_int8
-@pytest.mark.parametrize("scale", [4, 8])
-@pytest.mark.parametrize("options", [{}, {"trust": True}, {"back_projections": 1}])
+@pytest.mark.parametrize(("options", "scale"), [({}, 8), ({"trust": True}, 4), ({"back_projections": 1}, 4)])
 @torch.inference_mode()
 def test_is_the_network_with_rounded_inputs_and_weights(options, scale):
     model = lite(**options)
