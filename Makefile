@@ -27,7 +27,7 @@ $(STAMP): requirements.txt setup.py $(wildcard pip_ros/*/*.py) pip_ros/pyproject
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check ./pip_ros
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --config-settings editable_mode=compat --editable .
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: "$(OPENVINO)" || \
-		echo "no openvino for this machine: PyTorch computes the network, in half as long again"
+		echo "no openvino for this machine: PyTorch computes the network, which takes one and a half to three times as long"
 	# An editable install has no share files; launch and ros2 find the checkout's own through these links.
 	mkdir -p $(VENV)/share/ament_index/resource_index/packages
 	ln -sfn $(CURDIR)/resource/d2a2_ros $(VENV)/share/ament_index/resource_index/packages/d2a2_ros
