@@ -9,7 +9,7 @@ EXECUTABLES = ("upsample_node", "recording_player")
 
 setup(
     name=PACKAGE,
-    version="0.1.0",
+    version="0.2.0",
     description="RGB-guided depth super-resolution (D2A2) for ROS 2 and for offline use",
     license="Apache-2.0",
     maintainer="D2A2 founders",

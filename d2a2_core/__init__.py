@@ -1,11 +1,17 @@
 """RGB-guided depth super-resolution with D2A2: network, training, evaluation and inference. Free of ROS."""
 
-from d2a2_core.network import D2A2, D2A2Lite
-from d2a2_core.provenance import Provenance
-from d2a2_core.upsampler import DepthUpsampler, UpsampledDepth
-from d2a2_core.weights import WeightsError, load_official_checkpoint
+from __future__ import annotations
 
-__version__ = "0.1.0"
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from d2a2_core.depth.provenance import Provenance
+    from d2a2_core.network import D2A2, D2A2Lite
+    from d2a2_core.upsampler import DepthUpsampler, UpsampledDepth
+    from d2a2_core.weights import WeightsError, load_official_checkpoint
+
+__version__ = "0.2.0"
 
 __all__ = [
     "D2A2",
@@ -16,3 +22,20 @@ __all__ = [
     "WeightsError",
     "load_official_checkpoint",
 ]
+
+_HOMES = {
+    "D2A2": "network",
+    "D2A2Lite": "network",
+    "DepthUpsampler": "upsampler",
+    "Provenance": "depth.provenance",
+    "UpsampledDepth": "upsampler",
+    "WeightsError": "weights",
+    "load_official_checkpoint": "weights",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first used: `d2a2 --help` must not wait for PyTorch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

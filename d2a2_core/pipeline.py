@@ -25,10 +25,11 @@ from d2a2_core.depth import (
     outside_limits,
 )
 from d2a2_core.depth.consistency import BOUND_ABS_M, BOUND_REL
+from d2a2_core.depth.lr_grid import choose_scale, nearest_scale, to_lr_grid
+from d2a2_core.depth.provenance import classify
 from d2a2_core.geometry import Camera, EdgeOffset, Extrinsics, Registration
 from d2a2_core.geometry.plan import REGISTRATIONS, RegistrationPlan, plan_registration, rectifying_grid
-from d2a2_core.provenance import classify
-from d2a2_core.uncertainty import SigmaHead
+from d2a2_core.network.sigma_head import SigmaHead
 from d2a2_core.upsampler import DepthUpsampler
 
 GEOMETRIES = ("raw", "rectified")
@@ -281,7 +282,7 @@ class DepthPipeline:
         clear = usable.masked_fill(doubtful, torch.nan)
         if plan.source is not None:
             # A mixed measurement would be splatted to a place where nothing is.
-            scale = self.upsampler.nearest_scale(camera.fx / plan.source.fx)
+            scale = nearest_scale(self.upsampler.usable_scales, camera.fx / plan.source.fx)
             lr, removed = self._register(plan, camera, scale, clear, raw)
             trusted = torch.isfinite(lr)
             known, removed = (_cells_to_pixels(cells, scale, size) for cells in (lr, removed))
@@ -289,9 +290,9 @@ class DepthPipeline:
             # The network is trained with mixed and stray measurements and knows what to make of them (leaving the mixed ones out
             # was measured to cost a tenth in RMSE, the strays 3 %; of a real camera's strays two thirds fit what is around them).
             # But they are neither enforced nor called measured, and no hole is filled for their sake.
-            scale = self.upsampler.choose_scale(size, depth.shape)
-            lr = self.upsampler.to_lr_grid(usable, size, scale)
-            trusted = torch.isfinite(self.upsampler.to_lr_grid(clear, size, scale))
+            scale = choose_scale(self.upsampler.usable_scales, size, depth.shape)
+            lr = to_lr_grid(usable, size, scale)
+            trusted = torch.isfinite(to_lr_grid(clear, size, scale))
             known = nearest_pixel(clear, size)
             removed = nearest_pixel((bad | doubtful).float(), size) > 0.5
         return _Measured(lr, trusted, known, removed, scale, int((bad | doubtful).sum()))

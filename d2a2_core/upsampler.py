@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,19 +17,18 @@ from d2a2_core.depth import (
     invalid_to_nan,
     measurement_trust,
     nearest_pixel,
-    regrid,
     valid_range,
 )
-from d2a2_core.int8 import Int8Ranges, has_int8, load_int8
+from d2a2_core.depth.lr_grid import choose_scale, to_lr_grid
+from d2a2_core.depth.provenance import classify
 from d2a2_core.network import check_views, run_views, takes_trust
-from d2a2_core.openvino_runtime import OpenVinoNetwork, has_openvino
-from d2a2_core.provenance import classify
+from d2a2_core.runtime.int8 import Int8Ranges, has_int8, load_int8
+from d2a2_core.runtime.openvino import OpenVinoNetwork, has_openvino
 from d2a2_core.weights import load_weights, resolve_weights
 
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")
 _AUTOCAST = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 RUNTIMES = ("auto", "torch", "openvino")
-MAX_RATIO = 32
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class DepthUpsampler:
             accurate, in as many times the time. May be changed between frames.
         runtime: what computes the network: "torch", "openvino" (on a CPU, in float32 or int8: the same result sooner, after two
             seconds for every new size of images), or "auto": OpenVINO where it is installed and can, else torch.
-        int8: what the precision int8 needs to know of the weights, :func:`d2a2_core.int8.load_int8`.
+        int8: what the precision int8 needs to know of the weights, :func:`d2a2_core.runtime.int8.load_int8`.
 
     Raises:
         ImportError: openvino was asked for and is not installed.
@@ -185,9 +183,9 @@ class DepthUpsampler:
         if not depth.is_floating_point():
             raise ValueError(f"expected depth in float metres, got {depth.dtype}; divide millimetres by 1000")
         size = tuple(color.shape[-2:])
-        scale = self.choose_scale(size, tuple(depth.shape[-2:]))
+        scale = choose_scale(self.usable_scales, size, tuple(depth.shape[-2:]))
         measured = invalid_to_nan(depth.to(self.device, non_blocking=True))
-        hr = self.predict(self.to_guide(color), self.to_lr_grid(measured, size, scale), scale)
+        hr = self.predict(self.to_guide(color), to_lr_grid(measured, size, scale), scale)
         out, provenance = classify(hr, nearest_pixel(measured, size), self.max_fill_px)
         return out, provenance, scale
 
@@ -231,33 +229,10 @@ class DepthUpsampler:
         lo, span = measured_range.lo, measured_range.span
         return hr.clamp((lo - 0.1 * span).clamp(min=1e-3), lo + 1.1 * span)
 
-    def choose_scale(self, size: tuple[int, int], lr_size: tuple[int, int]) -> int:
-        """The trained scale nearest (as a factor) to the ratio of colour size (H, W) and depth size (h, w).
-
-        Raises:
-            ValueError: a ratio outside 1 to 32.
-        """
-        ratios = [hr / max(lr, 1) for hr, lr in zip(size, lr_size, strict=True)]
-        if min(lr_size) < 1 or min(ratios) < 1 or max(ratios) > MAX_RATIO:
-            raise ValueError(
-                f"colour {size[1]}x{size[0]} over depth {lr_size[1]}x{lr_size[0]} is a ratio of "
-                f"{ratios[1]:.3g} x {ratios[0]:.3g}; expected 1 to {MAX_RATIO} along each axis, for images of the same view"
-            )
-        return self.nearest_scale(math.sqrt(ratios[0] * ratios[1]))
-
-    def nearest_scale(self, ratio: float) -> int:
-        """The trained scale nearest to ``ratio`` as a factor, or the one that was asked for."""
-        return self.scale or min(self.scales, key=lambda scale: abs(math.log(scale / ratio)))
-
-    @staticmethod
-    def to_lr_grid(depth: Tensor, size: tuple[int, int], scale: int) -> Tensor:
-        """Depth (B, 1, h, w) of the view of a guide of ``size`` on the network's LR grid, see :meth:`predict`.
-
-        NaN is invalid, and stays so.
-        """
-        target = tuple(-(-length // scale) for length in size)
-        cell = tuple(scale * lr / hr for lr, hr in zip(depth.shape[-2:], size, strict=True))
-        return regrid(depth, target, cell)
+    @property
+    def usable_scales(self) -> tuple[int, ...]:
+        """The scales that may be chosen: the one that was asked for, or all of the model's."""
+        return (self.scale,) if self.scale else self.scales
 
     def _run_network(self, *inputs: Tensor) -> Tensor:
         dtype = _AUTOCAST.get(self.precision)

@@ -21,11 +21,11 @@ import torch
 import torch.nn.functional as F
 
 from d2a2_core import DepthUpsampler
-from d2a2_core.data.recording import Frame, Recording, RecordingError
 from d2a2_core.depth import fill_holes, invalid_to_nan
-from d2a2_core.evaluation.pictures import colorize_depth, contact_sheet, enlarge_nearest, error_map
 from d2a2_core.geometry import Registration, write_ply
+from d2a2_core.pictures import colorize_depth, contact_sheet, enlarge_nearest, error_map
 from d2a2_core.pipeline import DepthPipeline
+from d2a2_core.recording import Frame, Recording, RecordingError
 from d2a2_core.weights import DEFAULT_WEIGHTS, WeightsError
 from d2a2_ros.environment import PROCESS, PROFILE_VARIABLES
 
@@ -203,7 +203,8 @@ def _subscribe(collector, collected: Collected) -> list[str]:
     from sensor_msgs.msg import CameraInfo, Image, PointCloud2
     from sensor_msgs_py import point_cloud2
 
-    from d2a2_ros.images import depth_array, view
+    from d2a2_core.messages.encodings import view
+    from d2a2_ros.images import depth_array
 
     def stamp(msg) -> int:
         return Time.from_msg(msg.header.stamp).nanoseconds

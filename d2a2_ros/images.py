@@ -11,9 +11,9 @@ import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from d2a2_core.data import encodings
-from d2a2_core.data.encodings import COLOR_ENCODINGS, DEPTH_ENCODINGS, PLAIN, FrameError, view
-from d2a2_core.data.recording import to_millimetres
+from d2a2_core.depth.units import to_millimetres
+from d2a2_core.messages import encodings
+from d2a2_core.messages.encodings import COLOR_ENCODINGS, DEPTH_ENCODINGS, PLAIN, FrameError, view
 
 __all__ = [
     "COLOR_ENCODINGS",

@@ -24,15 +24,17 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 
 from d2a2_core import DepthUpsampler
+from d2a2_core.depth.provenance import only
 from d2a2_core.geometry import Camera, back_project
 from d2a2_core.geometry.plan import RegistrationError
+from d2a2_core.messages.camera_info import camera_from_info, is_rectified, rectified_info, resized_info
+from d2a2_core.messages.encodings import FrameError
 from d2a2_core.pipeline import DepthPipeline, PipelineResult, describe
-from d2a2_core.provenance import only
-from d2a2_core.uncertainty import load_sigma_head
-from d2a2_ros.cameras import camera_from_info, info_from_camera, is_rectified, rectified_info, resized_info
+from d2a2_core.weights.sidecars import load_sigma_head
+from d2a2_ros.cameras import info_from_camera
 from d2a2_ros.clouds import cloud_message
 from d2a2_ros.diagnostics import Reporter, Statistics, diagnostic_array, drift_report
-from d2a2_ros.images import FrameError, color_array, depth_array, depth_message, image_type, to_message
+from d2a2_ros.images import color_array, depth_array, depth_message, image_type, to_message
 from d2a2_ros.parameters import NodeParameters
 from d2a2_ros.run import run
 from d2a2_ros.transforms import ExtrinsicsSource

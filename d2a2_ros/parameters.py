@@ -14,11 +14,11 @@ from rclpy.exceptions import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from d2a2_core.geometry.camera_info import RECTIFIED_INPUTS
+from d2a2_core.depth.provenance import POINTS_PROVENANCE
 from d2a2_core.geometry.plan import REGISTRATIONS
+from d2a2_core.messages.camera_info import RECTIFIED_INPUTS
 from d2a2_core.network import VIEWS
 from d2a2_core.pipeline import GEOMETRIES, RANGES, PipelineSettings
-from d2a2_core.provenance import POINTS_PROVENANCE
 from d2a2_core.upsampler import PRECISIONS, RUNTIMES
 from d2a2_core.weights import DEFAULT_WEIGHTS
 from d2a2_ros.images import COMPRESSED_INPUTS

@@ -1,4 +1,4 @@
-"""Publishes a folder recording (see d2a2_core.data.recording) as the four topics of a colour and a depth camera."""
+"""Publishes a folder recording (see d2a2_core.recording) as the four topics of a colour and a depth camera."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from d2a2_core.data.recording import Recording, RecordingError
+from d2a2_core.recording import Recording, RecordingError
 from d2a2_ros.cameras import info_from_camera
 from d2a2_ros.images import to_message
 from d2a2_ros.run import run

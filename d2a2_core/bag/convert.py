@@ -27,9 +27,9 @@ from d2a2_core.bag.storage import BagError, fingerprint, messages, open_bag, sto
 from d2a2_core.bag.topics import INFO, Topics, choose_topics
 from d2a2_core.bag.transforms import TF, StaticTransforms
 from d2a2_core.bag.worker import PairWorker
-from d2a2_core.data.encodings import FrameError
-from d2a2_core.geometry.camera_info import RECTIFIED_INPUTS
-from d2a2_core.provenance import POINTS_PROVENANCE
+from d2a2_core.depth.provenance import POINTS_PROVENANCE
+from d2a2_core.messages.camera_info import RECTIFIED_INPUTS
+from d2a2_core.messages.encodings import FrameError
 
 _HOPELESS = 20  # so many unusable pairs and none usable: more will not help
 
@@ -57,13 +57,13 @@ class BagOptions:
         prefix: of the topics that are added.
         storage: "mcap" or "sqlite3"; None as the input.
         cloud: whether to add points too; cloud_stride: every n-th row and column; points_provenance: which points it holds, a
-            name of :data:`d2a2_core.provenance.POINTS_PROVENANCE`.
+            name of :data:`d2a2_core.depth.provenance.POINTS_PROVENANCE`.
         output_encoding: "32FC1" or "16UC1".
         stamp_source: "color" or "depth".
         output_frame: frame_id of the outputs; empty: the colour image's.
         start, end: seconds from the bag's start between which pairs are upsampled; everything is copied all the same.
         rectified_input: which images come without the distortion that their infos have, one of
-            :data:`d2a2_core.geometry.camera_info.RECTIFIED_INPUTS`.
+            :data:`d2a2_core.messages.camera_info.RECTIFIED_INPUTS`.
         extrinsics: translation and quaternion x y z w from the depth to the colour camera, 7 numbers; None: /tf_static.
     """
 

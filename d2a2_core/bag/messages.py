@@ -10,7 +10,8 @@ import numpy as np
 
 from d2a2_core.bag.storage import typestore
 from d2a2_core.bag.topics import COMPRESSED, IMAGE, INFO
-from d2a2_core.data.encodings import (
+from d2a2_core.depth.units import to_millimetres
+from d2a2_core.messages.encodings import (
     PLAIN,
     FrameError,
     color_array,
@@ -18,7 +19,6 @@ from d2a2_core.data.encodings import (
     compressed_depth_array,
     depth_array,
 )
-from d2a2_core.data.recording import to_millimetres
 
 CLOUD = "sensor_msgs/msg/PointCloud2"
 

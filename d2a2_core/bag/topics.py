@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from d2a2_core.bag.storage import BagError, messages, typestore
-from d2a2_core.data.encodings import COLOR_ENCODINGS, DEPTH_ENCODINGS, is_compressed_depth
+from d2a2_core.messages.encodings import COLOR_ENCODINGS, DEPTH_ENCODINGS, is_compressed_depth
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 INFO = "sensor_msgs/msg/CameraInfo"

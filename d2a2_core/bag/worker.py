@@ -10,10 +10,10 @@ import numpy as np
 from d2a2_core.bag import messages as msgs
 from d2a2_core.bag.topics import INFO, Topics
 from d2a2_core.bag.transforms import StaticTransforms
-from d2a2_core.data.encodings import FrameError
+from d2a2_core.depth.provenance import only
 from d2a2_core.geometry import Camera, Extrinsics, back_project
-from d2a2_core.geometry.camera_info import camera_from_info, is_rectified, rectified_info, resized_info
-from d2a2_core.provenance import only
+from d2a2_core.messages.camera_info import camera_from_info, is_rectified, rectified_info, resized_info
+from d2a2_core.messages.encodings import FrameError
 
 if TYPE_CHECKING:
     from d2a2_core.bag.convert import BagOptions, Engine

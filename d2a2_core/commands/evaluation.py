@@ -15,7 +15,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
-    from d2a2_core.data.benchmarks import SPECS
+    from d2a2_core.data.sets.benchmarks import SPECS
 
     p = commands.add_parser("evaluate", help="measure a method or weights on a benchmark set")
     p.add_argument("--dataset", required=True, choices=(*sorted(SPECS), "recording"),
@@ -43,10 +43,10 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
 
 
 def _evaluate(o: argparse.Namespace) -> None:
-    from d2a2_core.data.benchmarks import open_dataset
+    from d2a2_core.data.sets.benchmarks import open_dataset
     from d2a2_core.evaluation.baselines import NetworkMethod, get_method
     from d2a2_core.evaluation.evaluator import evaluate, format_summary, write_csv
-    from d2a2_core.int8 import load_int8
+    from d2a2_core.runtime.int8 import load_int8
     from d2a2_core.upsampler import check_int8, resolve_device
     from d2a2_core.weights import load_any
 

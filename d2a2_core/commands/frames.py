@@ -47,10 +47,11 @@ def _upsample(o: argparse.Namespace) -> None:
     from PIL import Image
     from tqdm import tqdm
 
-    from d2a2_core.data.recording import Recording, read_frame, to_millimetres
+    from d2a2_core.depth.units import to_millimetres
     from d2a2_core.pipeline import DepthPipeline, PipelineSettings
-    from d2a2_core.uncertainty import load_sigma_head
+    from d2a2_core.recording import Recording, read_frame
     from d2a2_core.upsampler import DepthUpsampler
+    from d2a2_core.weights.sidecars import load_sigma_head
 
     if len(o.input) > 2:
         raise ValueError(f"expected one recording folder, or one colour and one depth image, got {len(o.input)} paths")
@@ -89,9 +90,9 @@ def _add_offset(commands: argparse._SubParsersAction) -> None:
 def _offset(o: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from d2a2_core.data.recording import Recording
     from d2a2_core.geometry import EdgeOffset
     from d2a2_core.pipeline import DepthPipeline, PipelineSettings
+    from d2a2_core.recording import Recording
     from d2a2_core.upsampler import DepthUpsampler
 
     frames = Recording(o.recording)
@@ -124,7 +125,7 @@ def _offset(o: argparse.Namespace) -> None:
 
 
 def _add_bag(commands: argparse._SubParsersAction) -> None:
-    from d2a2_core.bag.command import add_options
+    from d2a2_core.commands.bag import add_options
 
     p = commands.add_parser("bag", help="upsample a rosbag2: the same bag with depth_upsampled topics in it")
     add_options(p)
@@ -135,7 +136,7 @@ def _add_bag(commands: argparse._SubParsersAction) -> None:
 
 
 def _bag(o: argparse.Namespace) -> None:
-    from d2a2_core.bag.command import run
+    from d2a2_core.commands.bag import run
 
     run(o)
 

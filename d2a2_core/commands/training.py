@@ -80,7 +80,7 @@ def _ablate(o: argparse.Namespace) -> None:
 
 
 def _add_generate(commands: argparse._SubParsersAction) -> None:
-    from d2a2_core.data.generate import KINDS
+    from d2a2_core.data.scenes.generate import KINDS
 
     p = commands.add_parser("generate", help="make scenes to train on, or go on with a folder of them")
     p.add_argument(
@@ -105,8 +105,8 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
 
 
 def _generate(o: argparse.Namespace) -> None:
-    from d2a2_core.data.generate import Settings, generate
-    from d2a2_core.data.scene_folder import write_preview
+    from d2a2_core.data.scenes.generate import Settings, generate
+    from d2a2_core.data.scenes.scene_folder import write_preview
 
     height, width = parse_size(o.size)
     furniture = "" if o.scenes == "shapes" else str(o.furniture)
@@ -124,7 +124,7 @@ def _add_prepare_nyu(commands: argparse._SubParsersAction) -> None:
 
 
 def _prepare_nyu(o: argparse.Namespace) -> None:
-    from d2a2_core.data.nyu import prepare_nyu
+    from d2a2_core.data.sets.nyu import prepare_nyu
 
     print(f"{prepare_nyu(o.mat, o.out)} pairs written to {o.out}")
 
@@ -146,7 +146,9 @@ def _add_calibrate(commands: argparse._SubParsersAction) -> None:
 
 
 def _calibrate(o: argparse.Namespace) -> None:
-    from d2a2_core.training.calibrate import SIZES, calibrate, format_table
+    from d2a2_core.calibration.cases import SIZES
+    from d2a2_core.calibration.reliability import format_table
+    from d2a2_core.calibration.sigma import calibrate
 
     plot = o.plot or Path("reliability.png")
     sizes = [parse_size(text) for text in o.size] if o.size else SIZES
@@ -169,7 +171,7 @@ def _add_int8(commands: argparse._SubParsersAction) -> None:
 
 
 def _int8(o: argparse.Namespace) -> None:
-    from d2a2_core.training.ranges import measure_int8
+    from d2a2_core.calibration.int8_ranges import measure_int8
 
     path, errors = measure_int8(o.weights, o.out, o.seed, o.images, o.held_out, o.data, o.root)
     for name, value in errors.items():

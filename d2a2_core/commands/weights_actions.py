@@ -7,17 +7,10 @@ from pathlib import Path
 
 import yaml
 
-from d2a2_core.int8 import int8_path
-from d2a2_core.uncertainty import sigma_path
-from d2a2_core.weights import (
-    add_pretrained,
-    checksums,
-    list_pretrained,
-    read_info,
-    resolve_weights,
-    save_mixed,
-    sha256,
-)
+from d2a2_core.weights import list_pretrained, read_info, resolve_weights, sha256
+from d2a2_core.weights.mixing import save_mixed
+from d2a2_core.weights.sidecars import SIDECARS, files_of
+from d2a2_core.weights.zoo import add_pretrained, checksums
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +65,7 @@ def _mix(o: argparse.Namespace) -> int:
 def _prune(o: argparse.Namespace) -> int:
     if not (o.name and o.source):
         raise ValueError("prune needs a file to write and --source")
-    from d2a2_core.pruning import save_pruned
+    from d2a2_core.training.pruning import save_pruned
 
     share = save_pruned(o.name, o.source)
     print(f"written: {o.name}; its results differ by {100 * share:.3f} % of their error")
@@ -85,9 +78,8 @@ def _list(o: argparse.Namespace) -> int:
         info = read_info(path)
         scales = ", ".join(f"x{s}" for s in info.scales)
         size = path.stat().st_size / 1e6
-        sigma = "sigma" if sigma_path(path).exists() else "no sigma"
-        int8 = "int8" if int8_path(path).exists() else "no int8"
-        print(f"{name}  {info.config['model']}  {scales}  {sigma}  {int8}  {size:.1f} MB  {info.card.get('title', '')}")
+        beside = "  ".join(s.kind if s.path(path).is_file() else f"no {s.kind}" for s in SIDECARS)
+        print(f"{name}  {info.config['model']}  {scales}  {beside}  {size:.1f} MB  {info.card.get('title', '')}")
     return 0
 
 
@@ -105,7 +97,7 @@ def _verify(o: argparse.Namespace) -> int:
     failed, known = 0, checksums()
     for name in _names(o):
         path = resolve_weights(name)
-        for file in (path, *(extra for extra in (sigma_path(path), int8_path(path)) if extra.is_file())):
+        for file in files_of(path):
             good = sha256(file) == known.get(file.name)
             failed += not good
             reason = (

@@ -3,7 +3,7 @@
     python -m d2a2_core.data.sample_recording OUT --models FOLDER [--seed 5] [--frames 30]
 
 FOLDER holds the archives of Debian's package sweethome3d-furniture. Needs the package `embreex`. The format is that of
-:mod:`d2a2_core.data.recording`. The same seed, models and library versions give the same files.
+:mod:`d2a2_core.recording`. The same seed, models and library versions give the same files.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from d2a2_core.data.furniture import find_models
-from d2a2_core.data.render import Scene, look_at, render, render_depth
-from d2a2_core.data.rooms import make_room, random_view, view_score
-from d2a2_core.data.sensors import simulate_tof
+from d2a2_core.data.scenes.furniture import find_models
+from d2a2_core.data.scenes.render import Scene, look_at, render, render_depth
+from d2a2_core.data.scenes.rooms import make_room, random_view, view_score
+from d2a2_core.data.sensors.tof import simulate_tof
 
 WIDTH, HEIGHT, SCALE = 640, 480, 4
 RATE_HZ = 15.0

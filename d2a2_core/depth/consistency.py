@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 #: Default bound: metres, and share of the measurement. Three sigma of a ToF camera's noise (0.001 + 0.0008 z^2, see
-#: d2a2_core.data.sensors) stays below the larger of them up to 6 m, so the network may still smooth noise away.
+#: d2a2_core.data.sensors.tof) stays below the larger of them up to 6 m, so the network may still smooth noise away.
 BOUND_ABS_M, BOUND_REL = 0.02, 0.02
 _SMALLEST_M = 1e-3  # depth stays above
 

@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 from d2a2_core.data.reduction import resize
-from d2a2_core.int8 import Int8Ranges
 from d2a2_core.network import check_views, run_views, takes_trust
-from d2a2_core.openvino_runtime import OpenVinoNetwork
+from d2a2_core.runtime.int8 import Int8Ranges
+from d2a2_core.runtime.openvino import OpenVinoNetwork
 
 
 class Method(Protocol):

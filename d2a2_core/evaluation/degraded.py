@@ -1,8 +1,8 @@
 """Benchmark sets as a depth camera beside a colour camera would give them, for weights that are meant for such cameras.
 
-The severities are those of :mod:`d2a2_core.data.degradation`; what is scored is the undegraded ground truth. Sensor models want
-metres: :mod:`d2a2_core.evaluation.units` brings 8-bit sets to them, and the measured LR back, which noise may take beyond 0 to
-255. Sets in metres are as they are.
+The severities are those of :mod:`d2a2_core.data.sensors.degradation`; what is scored is the undegraded ground truth.
+Sensor models want metres: :mod:`d2a2_core.evaluation.units` brings 8-bit sets to them, and the measured LR back, which noise may
+take beyond 0 to 255. Sets in metres are as they are.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from d2a2_core.data.benchmarks import Sample
-from d2a2_core.data.degradation import Degradation, degrade, preset
+from d2a2_core.data.sensors.degradation import Degradation, degrade, preset
+from d2a2_core.data.sets.benchmarks import Sample
 from d2a2_core.evaluation.units import from_metres, to_metres
 
 
@@ -46,7 +46,7 @@ def degraded_pairs(samples: Sequence[Sample], scale: int, severity: str, seed: i
     """The samples with degraded colour and a measured LR (H // s, W // s) with NaN in its holes.
 
     Args:
-        samples: for instance :func:`d2a2_core.data.benchmarks.open_dataset`'s result; a measured LR of theirs is not used.
+        samples: for instance :func:`d2a2_core.data.sets.benchmarks.open_dataset`'s result; a measured LR of theirs is not used.
         scale: of the network.
         severity: "mild", "medium" or "severe".
         seed: of the noise.

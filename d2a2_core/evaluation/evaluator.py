@@ -23,11 +23,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from d2a2_core.data.benchmarks import SPECS, Sample
+from d2a2_core.data.sets.benchmarks import SPECS, Sample
 from d2a2_core.evaluation.baselines import Method, enlarge
 from d2a2_core.evaluation.metrics import METRICS, compare, rmse
-from d2a2_core.evaluation.pictures import colorize_depth, contact_sheet, enlarge_nearest, error_map
 from d2a2_core.evaluation.protocol import Case, make_case
+from d2a2_core.pictures import colorize_depth, contact_sheet, enlarge_nearest, error_map
 
 COLUMNS = ("dataset", "image", "scale", "method", "range", *METRICS, "seconds")
 
@@ -47,7 +47,7 @@ def evaluate(
     """Metrics of a method on each sample.
 
     Args:
-        samples: for instance :func:`d2a2_core.data.benchmarks.open_dataset`'s result.
+        samples: for instance :func:`d2a2_core.data.sets.benchmarks.open_dataset`'s result.
         method: see :mod:`d2a2_core.evaluation.baselines`.
         scale: of the LR.
         range_mode: "oracle" or "deploy", see :mod:`d2a2_core.evaluation.protocol`.

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from d2a2_core.data.benchmarks import Sample
 from d2a2_core.data.reduction import resize
+from d2a2_core.data.sets.benchmarks import Sample
 from d2a2_core.depth import fill_holes, measurement_trust
 from d2a2_core.evaluation.units import to_metres
 

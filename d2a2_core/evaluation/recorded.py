@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from d2a2_core.data.benchmarks import Sample
-from d2a2_core.data.recording import Frame, Recording, RecordingError
-from d2a2_core.data.sensors import OFF, simulate_tof
+from d2a2_core.data.sensors.tof import OFF, simulate_tof
+from d2a2_core.data.sets.benchmarks import Sample
 from d2a2_core.depth import doubtful_pixels
 from d2a2_core.geometry import Camera
 from d2a2_core.geometry.plan import same_projection
+from d2a2_core.recording import Frame, Recording, RecordingError
 
 
 class RecordedPairs(Sequence):
-    """Frames of a folder recording (:mod:`d2a2_core.data.recording`) as benchmark samples in metres.
+    """Frames of a folder recording (:mod:`d2a2_core.recording`) as benchmark samples in metres.
 
     Args:
         folder: of the recording. Its depth must be registered: in the colour camera's view.

@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 
 from d2a2_core.evaluation.evaluator import Row, metric_unit, read_csv, summarise
-from d2a2_core.evaluation.pictures import DEPTH_STOPS, ERROR_STOPS
+from d2a2_core.pictures import DEPTH_STOPS, ERROR_STOPS
 
 # key, heading, digits, factor, better: -1 lower, 1 higher, 0 not ranked
 _COLUMNS = (

@@ -2,8 +2,8 @@
 
 from d2a2_core.geometry.camera import Camera
 from d2a2_core.geometry.cloud import back_project, write_ply
+from d2a2_core.geometry.edge_offset import EdgeOffset, Offset
 from d2a2_core.geometry.extrinsics import Extrinsics
 from d2a2_core.geometry.registration import Registration
-from d2a2_core.geometry.watchdog import EdgeOffset, Offset
 
 __all__ = ["Camera", "EdgeOffset", "Extrinsics", "Offset", "Registration", "back_project", "write_ply"]

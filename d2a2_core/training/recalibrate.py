@@ -9,8 +9,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from d2a2_core.data.sampling import SceneSource, TrainingBatches, input_keys
-from d2a2_core.network.variants import PerScaleBatchNorm
+from d2a2_core.data.sampling import TrainingBatches, input_keys
+from d2a2_core.data.scene_sources import SceneSource
+from d2a2_core.network.lite import PerScaleBatchNorm
 
 
 @torch.no_grad()

@@ -6,9 +6,16 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 
-from d2a2_core.data.benchmarks import open_dataset
-from d2a2_core.data.sampling import DisparityScenes, GeneratedScenes, MixedScenes, PairScenes, SceneSource, ShapeScenes
-from d2a2_core.data.scene_folder import GeneratedPairs
+from d2a2_core.data.scene_sources import (
+    DisparityScenes,
+    GeneratedScenes,
+    MixedScenes,
+    PairScenes,
+    SceneSource,
+    ShapeScenes,
+)
+from d2a2_core.data.scenes.scene_folder import GeneratedPairs
+from d2a2_core.data.sets.benchmarks import open_dataset
 from d2a2_core.training.config import TrainConfig
 
 _HELD_OUT = 1_000_003  # added to the seed: generated scenes that training never draws

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from d2a2_core.data.sampling import TrainingBatches, input_keys
 from d2a2_core.network import build_model
-from d2a2_core.network.starting import adapted_state
+from d2a2_core.network.warm_start import adapted_state
 from d2a2_core.training.config import TrainConfig, make_config, save_config
 from d2a2_core.training.curve import Curve
 from d2a2_core.training.losses import measured_loss, reconstruction_loss, relative_loss

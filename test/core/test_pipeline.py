@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from d2a2_core import DepthUpsampler, Provenance
-from d2a2_core.data.recording import Recording
 from d2a2_core.geometry import Camera, Extrinsics
 from d2a2_core.geometry.plan import RegistrationError, plan_registration, rectifying_grid
 from d2a2_core.pipeline import DepthPipeline, PipelineSettings, describe
+from d2a2_core.recording import Recording
 
 COLOR = Camera(96, 64, 80.0, 80.0, 47.5, 31.5)
 DEPTH = Camera(30, 24, 22.0, 22.0, 14.5, 11.5)

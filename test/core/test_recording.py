@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from d2a2_core.data.recording import Recording, RecordingError, to_metres
+from d2a2_core.depth.units import to_metres
+from d2a2_core.recording import Recording, RecordingError
 
 COLOR = {"width": 8, "height": 6, "distortion_model": "plumb_bob", "K": [7, 0, 3.5, 0, 7.5, 2.5, 0, 0, 1], "D": [0.1]}
 POSE = {"R": [1, 0, 0, 0, 1, 0, 0, 0, 1], "t": [0, 0, 0]}

@@ -10,6 +10,7 @@ from scipy.ndimage import distance_transform_edt
 from torch import nn
 
 from d2a2_core import DepthUpsampler, Provenance, WeightsError
+from d2a2_core.depth.lr_grid import choose_scale
 from d2a2_core.network import D2A2Lite
 from d2a2_core.weights import save_weights
 
@@ -231,8 +232,8 @@ def test_the_network_sees_rgb_and_normalised_depth():
     ids=str,
 )
 def test_choice_of_scale(size, lr_size, scale):
-    assert make().choose_scale(size, lr_size) == scale
-    assert make(scale=16).choose_scale(size, lr_size) == 16
+    assert choose_scale(make().usable_scales, size, lr_size) == scale
+    assert choose_scale(make(scale=16).usable_scales, size, lr_size) == 16
 
 
 def test_forced_scale_is_used():

@@ -13,7 +13,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from d2a2_core.bag.storage import typestore
 from d2a2_core.cli import main
 from d2a2_core.geometry import Camera
-from d2a2_core.openvino_runtime import OpenVinoNetwork, has_openvino
+from d2a2_core.runtime.openvino import OpenVinoNetwork, has_openvino
 from d2a2_ros.cameras import info_from_camera
 
 from .conftest import image, stamped

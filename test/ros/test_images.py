@@ -9,8 +9,10 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Header
 
 from d2a2_core.geometry import Camera
-from d2a2_ros.cameras import camera_from_info, info_from_camera, resized_info
-from d2a2_ros.images import FrameError, color_array, depth_array, depth_message, image_type, to_message, view
+from d2a2_core.messages.camera_info import camera_from_info, resized_info
+from d2a2_core.messages.encodings import FrameError, view
+from d2a2_ros.cameras import info_from_camera
+from d2a2_ros.images import color_array, depth_array, depth_message, image_type, to_message
 
 RNG = np.random.default_rng(0)
 

@@ -9,8 +9,9 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from sensor_msgs_py import point_cloud2
 
 from d2a2_core.geometry import Camera
+from d2a2_core.messages.encodings import view
 from d2a2_ros.cameras import info_from_camera
-from d2a2_ros.images import depth_array, view
+from d2a2_ros.images import depth_array
 
 from .conftest import image, stamped
 

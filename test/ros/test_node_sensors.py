@@ -18,10 +18,11 @@ from sensor_msgs_py import point_cloud2
 
 from d2a2_core import Provenance
 from d2a2_core.geometry import Camera, Offset
-from d2a2_core.openvino_runtime import OpenVinoNetwork, has_openvino
+from d2a2_core.messages.encodings import view
 from d2a2_core.pipeline import DepthPipeline
+from d2a2_core.runtime.openvino import OpenVinoNetwork, has_openvino
 from d2a2_ros.cameras import info_from_camera
-from d2a2_ros.images import depth_array, view
+from d2a2_ros.images import depth_array
 
 from .conftest import image, stamped
 
@@ -405,8 +406,8 @@ def test_openvino_is_taken_by_itself_and_torch_goes_on_where_it_fails(bench, mon
     def fails(model, inputs, int8):
         raise MemoryError("no memory left")
 
-    monkeypatch.setattr("d2a2_core.openvino_runtime.has_openvino", lambda: True)
-    monkeypatch.setattr("d2a2_core.openvino_runtime._compile", fails)
+    monkeypatch.setattr("d2a2_core.runtime.openvino.has_openvino", lambda: True)
+    monkeypatch.setattr("d2a2_core.runtime.openvino._compile", fails)
     b.node.upsampler._network = OpenVinoNetwork(b.node.upsampler.model, fallback=True)
     b.node._runtime = "openvino"
     b.listen("/diagnostics", DiagnosticArray)

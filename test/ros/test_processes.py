@@ -107,7 +107,8 @@ def test_player_publishes_every_frame_once_as_four_topics(ros, recording):
     from rclpy.executors import SingleThreadedExecutor
     from sensor_msgs.msg import CameraInfo, Image
 
-    from d2a2_ros.images import color_array, view
+    from d2a2_core.messages.encodings import view
+    from d2a2_ros.images import color_array
 
     listener = rclpy.create_node("listener")
     got = {t: [] for t in ("color/image_raw", "color/camera_info", "depth/image_raw", "depth/camera_info")}

@@ -1,0 +1,124 @@
+"""The command line of `d2a2 bag`: its options, the engine, and what it says at the end."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from d2a2_core.bag.convert import BagOptions, Engine, Summary, upsample_bag
+from d2a2_core.depth.provenance import POINTS_PROVENANCE
+from d2a2_core.messages.camera_info import RECTIFIED_INPUTS
+
+_HELP = {
+    "color": "topic of the colour image (Image or CompressedImage); without it: by type, encoding and name",
+    "depth": "topic of the depth image; registered depth is preferred",
+    "color_info": "topic of the colour CameraInfo; without it: the one beside the image",
+    "depth_info": "topic of the depth CameraInfo",
+    "slop": "largest difference of the stamps of a pair, seconds",
+    "queue_size": "images of each camera that wait for their partner",
+    "prefix": "of the topics that are added",
+    "cloud_stride": "the cloud takes every n-th row and column",
+    "output_frame": "frame_id of the outputs; empty: the colour image's; for drivers whose own is not an optical frame",
+    "start": "seconds from the bag's start at which upsampling begins; all messages are copied all the same",
+    "end": "seconds from the bag's start at which upsampling ends",
+}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `d2a2 bag`, but for those on the network."""
+    parser.add_argument("input", type=Path, help="rosbag2 folder, or an .mcap or .db3 file")
+    parser.add_argument("out", type=Path, help="folder of the new bag; OUT.partial beside it holds an interrupted run")
+    for f in fields(BagOptions):
+        if f.name in _HELP:
+            kind = {"int": int, "float": float, "float | None": float}.get(f.type, str)
+            shown = "" if f.default in (None, "") else f" (default {f.default})"
+            parser.add_argument(_flag(f.name), type=kind, default=f.default, help=_HELP[f.name] + shown)
+    parser.add_argument("--storage", choices=("mcap", "sqlite3"), help="of the new bag; without it: as the input")
+    parser.add_argument("--cloud", action="store_true", help="add PREFIX/points")
+    parser.add_argument(
+        "--points-provenance", choices=tuple(POINTS_PROVENANCE), default="all",
+        help="points of the cloud: measured; refined: these and moved edges; filled: these and filled holes; all",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rectified-input", choices=RECTIFIED_INPUTS, default="auto",
+        help="images without the lens distortion that their infos have; auto: topics with rect or rectified in their name",
+    )  # fmt: skip
+    parser.add_argument("--output-encoding", choices=("32FC1", "16UC1"), default="32FC1", help="metres or millimetres")
+    parser.add_argument("--stamp-source", choices=("color", "depth"), default="color", help="whose stamps are kept")
+    parser.add_argument(
+        "--extrinsics", type=float, nargs=7, metavar=("TX", "TY", "TZ", "QX", "QY", "QZ", "QW"),
+        help="from the depth to the colour camera, metres and quaternion; without it: the bag's /tf_static",
+    )  # fmt: skip
+    parser.add_argument("--scale", type=int, default=0, help="trained scale to use; 0: the nearest")
+    group = parser.add_argument_group("pipeline", "as the live node's parameters of the same names, see docs/topics.md")
+    for f in _pipeline_fields():
+        if isinstance(f.default, bool):
+            group.add_argument(_flag(f.name), action=argparse.BooleanOptionalAction, default=f.default)
+        elif isinstance(f.default, tuple):
+            group.add_argument(
+                _flag(f.name), type=float, nargs=len(f.default), default=f.default, help=f"default {f.default}"
+            )
+        else:
+            group.add_argument(_flag(f.name), type=type(f.default), default=f.default, help=f"default {f.default}")
+
+
+def run(o: argparse.Namespace) -> Summary:
+    """Does it, with the shipped or given weights, and prints what happened."""
+    from tqdm import tqdm
+
+    options = BagOptions(**{f.name: getattr(o, f.name) for f in fields(BagOptions)})
+    engine, job = _engine(o)
+    summary = upsample_bag(
+        o.input, o.out, engine, options, job, lambda **kwargs: tqdm(disable=None, **kwargs), say=print
+    )
+    for line in report(summary):
+        print(line)
+    print(f"written: {o.out}")
+    return summary
+
+
+def report(summary: Summary) -> list[str]:
+    """What a user should know of a run that ended well."""
+    lines = [
+        f"{summary.written} of {summary.pairs} pairs upsampled, of {summary.color_images} colour and "
+        f"{summary.depth_images} depth images"
+        + (f"; {summary.resumed} were there from an interrupted run" if summary.resumed else "")
+    ]
+    lines += [f"skipped {count}: {summary.examples[cause]}" for cause, count in summary.skipped.most_common()]
+    return lines + summary.notes
+
+
+def _engine(o: argparse.Namespace) -> tuple[Engine, dict]:
+    """The live node's engine, and what its results depend on."""
+    from d2a2_core.pipeline import DepthPipeline, PipelineSettings
+    from d2a2_core.upsampler import DepthUpsampler
+    from d2a2_core.weights import resolve_weights, sha256
+    from d2a2_core.weights.sidecars import INT8, SIGMA, load_sigma_head
+
+    settings = {f.name: getattr(o, f.name) for f in _pipeline_fields()}
+    upsampler = DepthUpsampler.from_pretrained(
+        o.weights, o.device, o.precision, scale=o.scale, ensemble=o.ensemble, runtime=o.runtime
+    )
+    settings["color_offset"] = tuple(settings["color_offset"])
+    # The watchdog only reports, or corrects as it goes, which a run that is resumed could not repeat.
+    pipeline = DepthPipeline(upsampler, PipelineSettings(**settings, watchdog=False), load_sigma_head(o.weights))
+    files = {"weights": resolve_weights(o.weights)}
+    files["sigma"] = SIGMA.path(files["weights"])
+    if upsampler.precision == "int8":
+        files["int8"] = INT8.path(files["weights"])
+    job = {name: sha256(path) if path.is_file() else None for name, path in files.items()}
+    # Not the runtime: at one precision results are the same to a micrometre.
+    job |= {"device": str(upsampler.device), "precision": upsampler.precision, "scale": o.scale, "ensemble": o.ensemble}
+    return pipeline, job | settings
+
+
+def _pipeline_fields() -> list[Any]:
+    from d2a2_core.pipeline import PipelineSettings
+
+    return [f for f in fields(PipelineSettings) if f.name not in ("watchdog", "correct_offset")]
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -1,0 +1,1 @@
+"""What cameras make of a true pair of colour and depth."""

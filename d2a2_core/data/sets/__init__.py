@@ -1,0 +1,1 @@
+"""Published data sets: the benchmarks, NYUv2."""

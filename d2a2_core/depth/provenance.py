@@ -1,0 +1,65 @@
+"""Provenance: where the depth of every pixel comes from."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from d2a2_core.depth.consistency import refined_mask
+from d2a2_core.depth.holes import within_distance
+
+
+class Provenance(IntEnum):
+    """Where the depth of a pixel comes from; each value takes precedence over the ones before it, but for NONE."""
+
+    NONE = 0  #: no depth (NaN): no measurement within ``max_fill_px``, or the network gave no finite number
+    MEASURED = 1  #: the LR cell that the pixel lies in held a measurement, and the depth agrees with it
+    REFINED = 2  #: the cell held a measurement, but the guide moved an edge across this pixel: its depth is another
+    FILLED = 3  #: a hole, at most ``max_fill_px`` from a measured pixel
+    REMOVED = (
+        4  #: the cell's measurement was rejected (flying, stray, out of range); depth is filled in, or NaN if too far
+    )
+
+
+#: what a cloud may hold, by name
+POINTS_PROVENANCE = {
+    "all": tuple(Provenance),
+    "measured": (Provenance.MEASURED,),
+    "refined": (Provenance.MEASURED, Provenance.REFINED),
+    "filled": (Provenance.MEASURED, Provenance.REFINED, Provenance.FILLED),
+}
+
+
+def only(which: str, depth: np.ndarray, provenance: np.ndarray) -> np.ndarray:
+    """Depth (H, W) with NaN where its provenance (H, W) is none of ``POINTS_PROVENANCE[which]``."""
+    if which == "all":
+        return depth
+    return np.where(np.isin(provenance, POINTS_PROVENANCE[which]), depth, np.float32(np.nan))
+
+
+def classify(
+    depth: Tensor, measured: Tensor, max_fill_px: float, removed: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Masks depth that is too far from any measurement and says where the rest comes from.
+
+    Args:
+        depth: (B, 1, H, W) metres, everywhere; what is not finite is no depth.
+        measured: (B, 1, H, W) metres: the measurement of the cell that each pixel lies in, NaN where there is none.
+        max_fill_px: holes are kept up to this many pixels from the nearest measured one.
+        removed: (B, 1, H, W) bool: pixels whose cell had a measurement that was rejected.
+
+    Returns:
+        depth with NaN, and provenance (B, 1, H, W) uint8, values of :class:`Provenance`.
+    """
+    known = torch.isfinite(measured)
+    there = within_distance(known, max_fill_px) & torch.isfinite(depth)
+    provenance = torch.full(known.shape, int(Provenance.NONE), dtype=torch.uint8, device=known.device)
+    provenance[there] = int(Provenance.FILLED)
+    provenance[known & there] = int(Provenance.MEASURED)
+    provenance[refined_mask(depth, measured) & there] = int(Provenance.REFINED)
+    if removed is not None:
+        provenance[removed & ~known] = int(Provenance.REMOVED)
+    return torch.where(there, depth, torch.nan), provenance

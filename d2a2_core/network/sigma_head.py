@@ -1,0 +1,258 @@
+"""Uncertainty: for every pixel of the published depth the half-width of the interval that holds the truth in 68 % of cases.
+
+A small head beside the frozen network: features that anyone can check (how noisy and how complete the measurements around the
+pixel are, whether an edge is near, how far the network went from plain interpolation), three 1 x 1 convolutions, trained by
+:mod:`d2a2_core.calibration.sigma` with the quantile ("pinball") loss (Koenker and Bassett, "Regression Quantiles", Econometrica
+1978). All features are in metres or pixels, so the range that normalises the network's input does not matter.
+
+Everything is computed at half of the colour image's resolution and sigma is enlarged bilinearly in its logarithm.
+
+Convention: depth (B, 1, ., .) float32 metres, NaN invalid; the LR grid is the network's, see
+:meth:`d2a2_core.upsampler.DepthUpsampler.predict`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from d2a2_core.depth import fill_holes
+from d2a2_core.network.d2a2 import SCALES
+
+QUANTILE = 0.68
+#: What the head sees, in this order; lengths and ranges as logarithms.
+LR_FEATURES = (
+    "lr_range_3", "lr_range_7", "lr_range_15",  # metres, over so many LR cells squared
+    "lr_roughness", "lr_roughness_wide", "lr_roughness_image",  # second differences of the measurements, metres
+    "residual", "residual_wide", "residual_image",  # result reduced to the LR grid minus the measurement, metres
+    "missing_3", "missing_9",  # share of LR cells without a measurement
+    "distance_cells",  # to the nearest LR cell with a measurement, 0 in one
+)  # fmt: skip
+HR_FEATURES = (
+    "depth",  # metres
+    "hr_minus_lr",  # |result - bilinear LR|, metres
+    "hr_range_6", "hr_range_14", "hr_range_30",  # metres, over about so many pixels squared
+    "guide_range_6", "guide_range_14",  # of brightness in [0, 1]
+    "distance_px",
+    "scale",
+)  # fmt: skip
+FEATURES = (*LR_FEATURES, *HR_FEATURES)
+_TINY_M = 3e-4  # below sensors' quantisation, differences are no information
+_TINY_GUIDE = 1 / 255
+_MAX_CELLS = 12  # distances end here
+_SIGMA_M = (1e-4, 20.0)  # limits of the result
+
+
+class SigmaHead(nn.Module):
+    """Predicts sigma from what the network was given and what it made of it.
+
+    Args:
+        hidden: channels of the two hidden layers.
+    """
+
+    def __init__(self, hidden: int = 16) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {"hidden": hidden, "features": list(FEATURES)}
+        self.register_buffer("mean", torch.zeros(len(FEATURES)))
+        self.register_buffer("std", torch.ones(len(FEATURES)))
+        self.first = nn.Conv2d(len(FEATURES), hidden, 1)
+        self.rest = nn.Sequential(
+            nn.ReLU(inplace=True), nn.Conv2d(hidden, hidden, 1), nn.ReLU(inplace=True), nn.Conv2d(hidden, 1, 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (B, F, h, w) as of :func:`sigma_features` -> logarithm of sigma in metres (B, 1, h, w)."""
+        # The standardisation of the features is folded into the first convolution: two passes over them less.
+        weight = self.first.weight / self.std[:, None, None]
+        bias = self.first.bias - (weight * self.mean[:, None, None]).sum((1, 2, 3))
+        return self.rest(F.conv2d(x, weight, bias))
+
+    @torch.inference_mode()
+    def predict(self, guide: Tensor, lr: Tensor, hr: Tensor) -> Tensor:
+        """Sigma of a result.
+
+        Args:
+            guide: (B, 3, H, W) RGB in [0, 1].
+            lr: (B, 1, ceil(H / s), ceil(W / s)) metres, NaN where there is no measurement: what the network was given.
+            hr: (B, 1, H, W) metres: the result as it is published, NaN where there is none.
+
+        Returns:
+            (B, 1, H, W) float32 metres, positive; NaN where ``hr`` is.
+
+        Raises:
+            ValueError: sizes that do not belong together.
+        """
+        log_sigma = self(sigma_features(guide, lr, hr))
+        sigma = F.interpolate(log_sigma, scale_factor=2, mode="bilinear", align_corners=False).exp_().clamp_(*_SIGMA_M)
+        return sigma[..., : hr.shape[-2], : hr.shape[-1]].masked_fill(~torch.isfinite(hr), torch.nan)
+
+
+def sigma_features(guide: Tensor, lr: Tensor, hr: Tensor) -> Tensor:
+    """What the head sees: (B, F, ceil(H / 2), ceil(W / 2)) in the order of ``FEATURES``. Arguments as of ``predict``."""
+    if guide.shape[-2:] != hr.shape[-2:]:
+        raise ValueError(f"expected hr of the guide's size {tuple(guide.shape[-2:])}, got {tuple(hr.shape[-2:])}")
+    scale = grid_scale(tuple(hr.shape[-2:]), tuple(lr.shape[-2:]))
+    size = tuple(-(-length // 2) for length in hr.shape[-2:])
+    valid, filled = torch.isfinite(lr), fill_holes(lr)
+    coarse = _enlarge(filled, scale, size)
+    low, high = _block_extremes(hr.float())
+    low, high = torch.where(torch.isnan(low), coarse, low), torch.where(torch.isnan(high), coarse, high)
+    middle = (low + high) / 2
+    luma = _halve(guide.float().mean(1, keepdim=True))
+    extremes = torch.cat((high, -low, luma, -luma), 1)
+    near = _dilate(extremes, 1)
+    wide = _dilate(near, 2)
+    near_range, wide_range = near[:, ::2] + near[:, 1::2], wide[:, ::2] + wide[:, 1::2]
+
+    lr_features = _lr_features(filled, valid, _reduce(middle, scale, tuple(lr.shape[-2:])))
+    lr_features = _enlarge(lr_features, scale, size)
+    distance_px = torch.log1p(torch.expm1(lr_features[:, -1:]) * scale)
+    far_range = _dilate(wide[:, :2], 4).sum(1, keepdim=True)
+    hr_metres = torch.cat((middle, (middle - coarse).abs(), near_range[:, :1], wide_range[:, :1], far_range), 1)
+    hr_guide = torch.cat((near_range[:, 1:], wide_range[:, 1:]), 1)
+    return torch.cat(
+        (
+            lr_features,
+            (hr_metres + _TINY_M).log(),
+            (hr_guide + _TINY_GUIDE).log(),
+            distance_px,
+            torch.full_like(middle, scale).log(),
+        ),
+        1,
+    )
+
+
+def pinball(difference: Tensor, quantile: float = QUANTILE, weight: Tensor | None = None) -> Tensor:
+    """(Weighted) mean quantile loss of ``target - prediction``: least where a share ``quantile`` of the targets lies below."""
+    loss = torch.maximum(quantile * difference, (quantile - 1) * difference)
+    return loss.mean() if weight is None else (loss * weight).sum() / weight.sum()
+
+
+# -- features ----------------------------------------------------------------------------------------------------------
+
+
+def grid_scale(size: tuple[int, int], lr_size: tuple[int, int]) -> int:
+    """Scale of the network's LR grid (h, w) for a guide of ``size``, from the sizes alone.
+
+    Raises:
+        ValueError: no scale has that grid.
+    """
+    for scale in SCALES:
+        if lr_size == tuple(-(-length // scale) for length in size):
+            return scale
+    raise ValueError(f"expected lr on the network's grid, ceil({size} / s) for a scale of {SCALES}; got {lr_size}")
+
+
+def _lr_features(filled: Tensor, valid: Tensor, reduced: Tensor) -> Tensor:
+    """``LR_FEATURES`` on the LR grid; ``reduced`` is the result there."""
+    ranges, extremes = [], torch.cat((filled, -filled), 1)
+    for step in (1, 2, 4):
+        extremes = _dilate(extremes, step)
+        ranges.append(extremes.sum(1, keepdim=True))
+    weight = valid.to(filled.dtype)
+    rough, rough_weight = _roughness(filled, weight)
+    residual = ((reduced - filled).abs() + _TINY_M).log()
+    values, weights = torch.cat((rough, residual), 1), torch.cat((rough_weight, weight), 1)
+    noise = [_box_mean(values, weights, side) for side in (3, 9, 0)]
+    return torch.cat(
+        (
+            *((r + _TINY_M).log() for r in ranges),
+            *(n[:, :1] for n in noise),
+            *(n[:, 1:] for n in noise),
+            1 - _box(weight, 3) / _box(torch.ones_like(weight), 3),
+            1 - _box(weight, 9) / _box(torch.ones_like(weight), 9),
+            cell_distance(valid).log1p(),
+        ),
+        1,
+    )
+
+
+def _roughness(depth: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean logarithm of the second differences along rows and columns at each cell, and the weight of that value."""
+    total, count = torch.zeros_like(depth), torch.zeros_like(depth)
+    for axis in (-2, -1):
+        length = depth.shape[axis] - 2
+        if length < 1:
+            continue
+        before, at, after = (slice(i, i + length) for i in range(3))
+        pick = lambda image, part, axis=axis: image[..., part, :] if axis == -2 else image[..., part]  # noqa: E731
+        known = pick(weight, before) * pick(weight, at) * pick(weight, after)
+        change = pick(depth, before) - 2 * pick(depth, at) + pick(depth, after)
+        pick(total, at).add_((change.abs() + _TINY_M).log() * known)
+        pick(count, at).add_(known)
+    return total / count.clamp(min=1), (count > 0).to(depth.dtype)
+
+
+def _box(image: Tensor, side: int) -> Tensor:
+    """Mean over ``side`` x ``side`` cells, zeros around the image."""
+    return F.avg_pool2d(F.avg_pool2d(image, (1, side), 1, (0, side // 2)), (side, 1), 1, (side // 2, 0))
+
+
+def _box_mean(values: Tensor, weight: Tensor, side: int) -> Tensor:
+    """Weighted mean over ``side`` x ``side`` cells, of the image where these hold nothing; side 0: of the image."""
+    total = weight.sum((2, 3), keepdim=True)
+    overall = (values * weight).sum((2, 3), keepdim=True) / total.clamp(min=1)
+    overall = torch.where(total > 0, overall, torch.full_like(overall, _TINY_M).log())
+    if not side:
+        return overall.expand_as(values)
+    share = _box(weight, side)
+    return torch.where(share > 1e-6, _box(values * weight, side) / share.clamp(min=1e-6), overall)
+
+
+def cell_distance(valid: Tensor) -> Tensor:
+    """Euclidean distance in cells from each cell of (B, 1, h, w) to the nearest valid one, at most 12."""
+    height, width = valid.shape[-2:]
+    row = torch.where(valid, 0.0, float(_MAX_CELLS))
+    for pad in range(1, min(_MAX_CELLS, width)):  # along the row
+        hit = torch.where(valid, float(pad), float(_MAX_CELLS))
+        row[..., pad:] = torch.minimum(row[..., pad:], hit[..., :-pad])
+        row[..., :-pad] = torch.minimum(row[..., :-pad], hit[..., pad:])
+    squared = row**2
+    best = squared.clone()
+    for pad in range(1, min(_MAX_CELLS, height)):
+        best[..., pad:, :] = torch.minimum(best[..., pad:, :], squared[..., :-pad, :] + pad**2)
+        best[..., :-pad, :] = torch.minimum(best[..., :-pad, :], squared[..., pad:, :] + pad**2)
+    return best.sqrt().clamp(max=_MAX_CELLS)
+
+
+def _block_extremes(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Least and largest value of every 2 x 2 block, without regard to NaN unless all are."""
+    if any(length % 2 for length in image.shape[-2:]):
+        image = F.pad(image, (0, image.shape[-1] % 2, 0, image.shape[-2] % 2), mode="replicate")
+    rows = image[..., ::2, :], image[..., 1::2, :]
+    low, high = torch.fmin(*rows), torch.fmax(*rows)
+    return torch.fmin(low[..., ::2], low[..., 1::2]), torch.fmax(high[..., ::2], high[..., 1::2])
+
+
+def _halve(image: Tensor) -> Tensor:
+    return F.avg_pool2d(image, 2, ceil_mode=True, count_include_pad=False)
+
+
+def _dilate(image: Tensor, step: int) -> Tensor:
+    """The largest of the 3 x 3 values around each that are ``step`` apart."""
+    for axis in (-2, -1):
+        if image.shape[axis] <= step:
+            continue
+        length = image.shape[axis] - step
+        out = image.clone()
+        ahead, behind = image.narrow(axis, step, length), image.narrow(axis, 0, length)
+        torch.maximum(out.narrow(axis, 0, length), ahead, out=out.narrow(axis, 0, length))
+        torch.maximum(out.narrow(axis, step, length), behind, out=out.narrow(axis, step, length))
+        image = out
+    return image
+
+
+def _enlarge(image: Tensor, scale: int, size: tuple[int, int]) -> Tensor:
+    """From the LR grid to half the resolution of the guide."""
+    large = F.interpolate(image, scale_factor=scale // 2, mode="bilinear", align_corners=False)
+    return large[..., : size[0], : size[1]]
+
+
+def _reduce(image: Tensor, scale: int, lr_size: tuple[int, int]) -> Tensor:
+    """From half the resolution of the guide to the LR grid, whose last cells may stick out."""
+    cell = scale // 2
+    padding = (0, lr_size[1] * cell - image.shape[-1], 0, lr_size[0] * cell - image.shape[-2])
+    return F.avg_pool2d(F.pad(image, padding, mode="replicate"), cell)

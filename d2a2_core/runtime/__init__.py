@@ -1,0 +1,1 @@
+"""What computes a network: PyTorch, ONNX Runtime, OpenVINO; where, and in which precision."""

@@ -1,0 +1,81 @@
+"""Int8: the range of values that each convolution of a network is given, measured, and kept in a file beside the weights.
+
+OpenVINO computes a convolution in integers where it knows that range (:mod:`d2a2_core.runtime.openvino`). Those next to the
+result, which a model names ``exact``, stay in float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from d2a2_core.weights import WeightsError, resolve_weights
+from d2a2_core.weights.sidecars import INT8, SidecarContent
+
+LEVELS = 256  # of an input
+WEIGHT_LEVELS = 255  # symmetric around 0
+
+
+@dataclass(frozen=True)
+class Int8Ranges:
+    """What is known of the inputs of a network's convolutions.
+
+    Attributes:
+        scales: of the weights, in the order of the rows below.
+        ranges: name of each convolution -> (scales, 2) float32, the least and the largest value that integers stand for.
+    """
+
+    scales: tuple[int, ...]
+    ranges: dict[str, Tensor]
+
+    def of(self, scale: int) -> dict[str, tuple[float, float]]:
+        """(least, largest) of each convolution at one of the scales."""
+        return {name: tuple(rows[self.scales.index(scale)].tolist()) for name, rows in self.ranges.items()}
+
+
+def int8_convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
+    """Name -> convolution of those that may be computed in integers: all but the ones in modules that ``model.exact`` names."""
+    exact = [f".{part}." for part in getattr(model, "exact", ())]
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d) and not any(part in f".{name}." for part in exact)
+    }
+
+
+def save_int8(path: str | Path, ranges: Int8Ranges, card: dict[str, Any]) -> None:
+    """Writes ranges; their card names at least ``weights_sha256``, the weights they belong to."""
+    INT8.write(path, SidecarContent(ranges.ranges, {"scales": ranges.scales}, card))
+
+
+def load_int8(name_or_path: str | Path) -> Int8Ranges | None:
+    """Loads the ranges of weights given by shipped name or path; None where they have none.
+
+    Raises:
+        WeightsError: The weights are missing, or the ranges' file is damaged.
+    """
+    content = INT8.read(name_or_path)
+    if content is None:
+        return None
+    scales = tuple(content.facts["scales"])
+    if any(r.shape != (len(scales), 2) or not (r[:, 0] < r[:, 1]).all() for r in content.tensors.values()):
+        raise WeightsError(
+            f"{INT8.path(resolve_weights(name_or_path))} does not hold the ranges for int8; run d2a2 int8 --weights "
+            f"{name_or_path}"
+        )
+    return Int8Ranges(scales, content.tensors)
+
+
+def has_int8() -> bool:
+    """Whether this computer's CPU multiplies and sums int8 in one instruction (VNNI: Intel since 2019, AMD since Zen 4).
+
+    Others gain little by it, or sum into 16 bits, which overflow.
+    """
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return False
+    return not {"avx512_vnni", "avx_vnni"}.isdisjoint(flags)

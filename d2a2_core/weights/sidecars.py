@@ -1,0 +1,159 @@
+"""Files beside weights: NAME.KIND.safetensors beside NAME.safetensors holds what was fitted to just those weights.
+
+All kinds share one format: tensors, a few facts as JSON, and a card that names the SHA-256 of the weights the file belongs to.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from d2a2_core.network.sigma_head import FEATURES, SigmaHead
+from d2a2_core.weights.files import WeightsError, open_weights, sha256, write_safetensors
+from d2a2_core.weights.zoo import PRETRAINED, record_checksum, resolve_weights
+
+
+@dataclass(frozen=True)
+class SidecarContent:
+    """What a sidecar file holds: tensors by name, facts and card as JSON gave them."""
+
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+    card: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """One kind of file beside weights.
+
+    Attributes:
+        kind: Part of the file's name, for instance "sigma".
+        format: Name of the format in the file's metadata.
+        what: Noun phrase for messages.
+        command: Subcommand of `d2a2` that makes such a file.
+        without: What is missing without it, a clause for messages.
+        facts: Keys of the metadata, beside format and card.
+    """
+
+    kind: str
+    format: str
+    what: str
+    command: str
+    without: str
+    facts: tuple[str, ...]
+
+    def path(self, weights: str | Path) -> Path:
+        """Path of the sidecar of a weights file, whether it exists or not."""
+        weights = Path(weights)
+        return weights.with_name(f"{weights.stem}.{self.kind}.safetensors")
+
+    def write(self, path: str | Path, content: SidecarContent) -> None:
+        """Writes a sidecar file; one among the shipped weights gets its checksum recorded.
+
+        Raises:
+            ValueError: The card does not name the weights (``weights_sha256``), or facts are missing.
+        """
+        if "weights_sha256" not in content.card or set(content.facts) != set(self.facts):
+            raise ValueError(
+                f"expected a card with weights_sha256 and facts {self.facts}, got {sorted(content.card)} and "
+                f"{sorted(content.facts)}"
+            )
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in content.tensors.items()}
+        facts = {key: json.dumps(value) for key, value in content.facts.items()}
+        write_safetensors(path, tensors, {"format": self.format, **facts, "card": json.dumps(content.card)})
+        if Path(path).resolve().parent == PRETRAINED.resolve():
+            record_checksum(Path(path))
+
+    def read_file(self, path: str | Path) -> SidecarContent:
+        """Reads a sidecar file, whichever weights it belongs to.
+
+        Raises:
+            WeightsError: The file is missing, damaged, or of another kind.
+        """
+        with open_weights(path) as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        if metadata.get("format") != self.format:
+            raise WeightsError(f"{path} is not {self.what} (metadata format {self.format!r}); run {self.command}")
+        try:
+            facts = {key: json.loads(metadata[key]) for key in self.facts}
+            return SidecarContent(tensors, facts, json.loads(metadata["card"]))
+        except (KeyError, ValueError) as error:
+            raise WeightsError(
+                f"{path}: the metadata of {self.what} is damaged ({error!r}); get the file again, or run {self.command}"
+            ) from error
+
+    def read(self, name_or_path: str | Path) -> SidecarContent | None:
+        """Reads the sidecar of weights given by shipped name or path; None where they have none.
+
+        A sidecar fitted to other weights than the ones it lies beside is not used, and a warning says so.
+
+        Raises:
+            WeightsError: The weights are missing, or the sidecar is damaged.
+        """
+        weights = resolve_weights(name_or_path)
+        path = self.path(weights)
+        if not path.is_file():
+            return None
+        content = self.read_file(path)
+        if content.card.get("weights_sha256") != sha256(weights):
+            warnings.warn(
+                f"{path} belongs to other weights than {weights.name}, so {self.without}; run {self.command} --weights "
+                f"{name_or_path}",
+                stacklevel=3,
+            )
+            return None
+        return content
+
+    def copy(self, source: str | Path, target: str | Path) -> None:
+        """Copies the sidecar of weights (shipped name or path), if any, beside a file that gives the same results."""
+        content = self.read(source)
+        if content is not None:
+            card = content.card | {"weights_sha256": sha256(target)}
+            self.write(self.path(target), SidecarContent(content.tensors, content.facts, card))
+
+
+SIGMA = Sidecar("sigma", "d2a2-sigma-1", "an uncertainty head", "d2a2 calibrate", "there is no sigma", ("config",))
+INT8 = Sidecar("int8", "d2a2-int8-1", "a file of ranges for int8", "d2a2 int8", "int8 is not available", ("scales",))
+SIDECARS = (SIGMA, INT8)
+
+
+def files_of(weights: str | Path) -> Iterable[Path]:
+    """The weights file and the sidecars that lie beside it."""
+    yield Path(weights)
+    yield from (path for path in (sidecar.path(weights) for sidecar in SIDECARS) if path.is_file())
+
+
+def save_sigma_head(path: str | Path, head: SigmaHead, card: dict[str, Any]) -> None:
+    """Writes an uncertainty head; its card names at least ``weights_sha256``, the weights it belongs to."""
+    SIGMA.write(path, SidecarContent(head.state_dict(), {"config": head.config}, card))
+
+
+def load_sigma_head(name_or_path: str | Path) -> SigmaHead | None:
+    """Loads the uncertainty head of weights, in eval mode on the CPU; None where they have none.
+
+    Raises:
+        WeightsError: The weights are missing, or the head's file is damaged or of another version.
+    """
+    content = SIGMA.read(name_or_path)
+    if content is None:
+        return None
+    path, config = SIGMA.path(resolve_weights(name_or_path)), content.facts["config"]
+    try:
+        if config["features"] != list(FEATURES):
+            raise WeightsError(
+                f"{path} is of another version of this package; run d2a2 calibrate --weights {name_or_path}"
+            )
+        head = SigmaHead(config["hidden"])
+        head.load_state_dict(content.tensors)
+    except (KeyError, TypeError, RuntimeError) as error:
+        if isinstance(error, WeightsError):
+            raise
+        raise WeightsError(f"{path} is damaged ({error}); get it again, or run d2a2 calibrate") from error
+    return head.eval().requires_grad_(False)

@@ -1,0 +1,82 @@
+"""The weights that ship with the package: their names, cards and checksums."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from d2a2_core.weights.files import WeightsError, load_weights, read_info, save_weights, sha256
+from d2a2_core.weights.official import load_official_checkpoint
+
+#: The folder of the weights that ship with the package.
+PRETRAINED = Path(__file__).parents[1] / "pretrained"
+#: What node, demo and command line use: small enough for a CPU, trained on the noise and holes of real sensors.
+DEFAULT_WEIGHTS = "d2a2-lite-sensor"
+
+
+def resolve_weights(name_or_path: str | Path) -> Path:
+    """Path of a weights file given by path, or by the name of one that ships with the package.
+
+    Raises:
+        WeightsError: neither exists; the message lists the names.
+    """
+    path = Path(name_or_path).expanduser()
+    shipped = PRETRAINED / f"{name_or_path}.safetensors"
+    for candidate in (path, shipped):
+        if candidate.is_file():
+            return candidate
+    raise WeightsError(
+        f"no weights {str(name_or_path)!r}: neither a file nor one of the shipped names {list_pretrained()}"
+    )
+
+
+def load_any(name_or_path: str | Path, scale: int | None = None, backend: str = "auto") -> nn.Module:
+    """Loads shipped weights, a .safetensors file, or an authors' .pth checkpoint (which needs ``scale``).
+
+    Raises:
+        WeightsError: missing, damaged, or a .pth without a scale.
+    """
+    if Path(name_or_path).suffix in (".pth", ".pt"):
+        if scale is None:
+            raise WeightsError(f"{name_or_path} is an authors' checkpoint, which does not say its scale; name it")
+        return load_official_checkpoint(name_or_path, scale, backend)
+    return load_weights(resolve_weights(name_or_path), backend)
+
+
+def checksums() -> dict[str, str]:
+    """SHA-256 of each weights file that ships with the package, by file name (pretrained/sha256.json)."""
+    path = PRETRAINED / "sha256.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def add_pretrained(source: str | Path, name: str, facts: dict[str, Any]) -> Path:
+    """Makes trained weights one of the shipped ones: facts (title, licence, metrics, limits) go onto their card.
+
+    Args:
+        source: weights of a run, whose card already tells command, data, seed and revision.
+        name: under which :func:`resolve_weights` finds them.
+        facts: added to the card.
+
+    Returns:
+        The path of the new file; its SHA-256 is in sha256.json beside it.
+    """
+    info, target = read_info(source), PRETRAINED / f"{name}.safetensors"
+    PRETRAINED.mkdir(exist_ok=True)
+    save_weights(target, load_weights(source), info.card | facts)
+    record_checksum(target)
+    return target
+
+
+def record_checksum(path: Path) -> None:
+    """Writes the SHA-256 of a file in the folder of the shipped weights to sha256.json."""
+    known = checksums() | {path.name: sha256(path)}
+    (PRETRAINED / "sha256.json").write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n")
+
+
+def list_pretrained() -> list[str]:
+    """Names of the weights that ship with the package."""
+    names = sorted(path.stem for path in PRETRAINED.glob("*.safetensors"))
+    return [name for name in names if not name.endswith((".sigma", ".int8"))]  # these lie beside weights

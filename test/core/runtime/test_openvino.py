@@ -1,0 +1,213 @@
+"""The network run by OpenVINO: the same depth as from PyTorch, what cannot be, and nothing sent to anyone."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from d2a2_core import DepthUpsampler
+from d2a2_core.network import D2A2, D2A2Lite
+from d2a2_core.runtime import openvino as openvino_runtime
+from d2a2_core.runtime.openvino import OpenVinoNetwork, has_openvino
+
+needs_openvino = pytest.mark.skipif(not has_openvino(), reason="needs the optional package openvino")
+
+
+def lite(**options):
+    torch.manual_seed(0)
+    model = D2A2Lite((4, 8), **{"channels": 8, "blocks": 1, "groups": 2, "geometric": False} | options).eval()
+    for module in (*(stage.merge[2] for stage in model.stages), model.detail[4]):
+        nn.init.normal_(module.weight, std=0.1)
+    return model
+
+
+def full():
+    torch.manual_seed(0)
+    model = D2A2(4, channels=8, blocks=1, groups=2).eval()
+    for stage in (model.stage1, model.stage2, model.stage3):  # offsets begin at zero
+        nn.init.normal_(stage.dda.geometric.deform.predict.weight, std=0.2)
+    return model
+
+
+def pair(size=(32, 48), ratio=4):
+    rng = np.random.default_rng(0)
+    color = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+    depth = rng.uniform(1, 3, (-(-size[0] // ratio), -(-size[1] // ratio))).astype(np.float32)
+    depth[2:4, 3:6] = np.nan
+    return color, depth
+
+
+@needs_openvino
+@pytest.mark.parametrize("make", [lite, lambda: lite(trust=True), lambda: lite(back_projections=1), full])
+def test_gives_the_same_depth(make):
+    torches, runs = (DepthUpsampler(make(), "cpu", "float32", runtime=runtime) for runtime in ("torch", "openvino"))
+    assert runs.runtime == "openvino"
+    for size, ratio in (((32, 48), 4), ((30, 41), 4), ((32, 48), 8), ((32, 48), 4)):
+        if ratio not in runs.scales:
+            continue
+        for views in (1, 4):
+            torches.ensemble = runs.ensemble = views
+            expected, result = (upsampler.upsample(*pair(size, ratio)) for upsampler in (torches, runs))
+            np.testing.assert_allclose(result.depth, expected.depth, atol=2e-5)
+            np.testing.assert_array_equal(result.provenance, expected.provenance)
+
+
+@needs_openvino
+def test_results_of_frames_before_stay_as_they_are():
+    network = OpenVinoNetwork(lite())
+    inputs = [torch.rand(1, 3, 32, 48), torch.rand(1, 1, 8, 12)]
+    with torch.inference_mode():
+        first = network(*inputs)
+        kept = first.clone()
+        network(inputs[0], 1 - inputs[1])
+    assert torch.equal(first, kept)
+
+
+SILENT = """
+import sys, torch
+from d2a2_core.network import D2A2Lite
+from d2a2_core.runtime.openvino import OpenVinoNetwork
+network = OpenVinoNetwork(D2A2Lite((4,), channels=8, blocks=1, geometric=False).eval())
+with torch.inference_mode():
+    network(torch.rand(1, 3, 32, 48), torch.rand(1, 1, 8, 12))
+print("openvino" in sys.modules, [name for name in sys.modules if "telemetry" in name and "ovc" not in name])
+"""
+
+
+@needs_openvino
+def test_sends_nothing(tmp_path):
+    """openvino reports its import to a server by a package that comes with it, and lays an identifier into the home directory."""
+    done = subprocess.run(
+        [sys.executable, "-c", SILENT],
+        env=os.environ | {"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "True []"
+    assert not list(tmp_path.iterdir())
+
+
+SIGNALLED = """
+import ctypes, faulthandler, gc, torch
+from pathlib import Path
+from d2a2_core.network import D2A2Lite
+from d2a2_core.runtime.openvino import OpenVinoNetwork
+
+class Stack(ctypes.Structure):
+    _fields_ = [("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+def is_there():
+    stack = Stack()
+    assert not ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack))
+    spans = (line.split()[0].split("-") for line in Path("/proc/self/maps").read_text().splitlines())
+    return any(int(first, 16) <= stack.sp < int(end, 16) for first, end in spans)
+
+faulthandler.enable()
+networks = [OpenVinoNetwork(D2A2Lite((4,), channels=8, blocks=1, geometric=False).eval()) for _ in range(3)]
+with torch.inference_mode():
+    for network in networks:
+        network(torch.rand(1, 3, 32, 48), torch.rand(1, 1, 8, 12))
+network = None
+for _ in range(3):
+    networks.pop(0)
+    gc.collect()
+    print(is_there())
+"""
+
+
+@needs_openvino
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_stack_for_signals_is_there_after_networks_are_gone():
+    """Each of OpenVINO's cores brings one, and puts back the one before, which may be freed: the next signal ends the process."""
+    done = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, ["True"] * 3), done.stderr
+
+
+class Untraceable(nn.Module):
+    scales = (4,)
+
+    def forward(self, guide, lr):
+        if torch.jit.is_tracing():
+            raise TypeError("not to be traced")
+        return nn.functional.interpolate(lr, scale_factor=4)
+
+
+@needs_openvino
+def test_what_it_cannot_run_is_left_to_torch_where_that_may_be():
+    color, depth = pair()
+    expected = DepthUpsampler(Untraceable(), "cpu", "float32").upsample(color, depth).depth
+    upsampler = DepthUpsampler(Untraceable(), "cpu", "float32", runtime="auto")
+    with pytest.warns(RuntimeWarning, match="cannot run this network .*not to be traced.*; PyTorch goes on"):
+        np.testing.assert_array_equal(upsampler.upsample(color, depth).depth, expected)
+    assert upsampler.runtime == "torch"
+    np.testing.assert_array_equal(upsampler.upsample(color, depth).depth, expected)  # and is not tried again
+    upsampler = DepthUpsampler(Untraceable(), "cpu", "float32", runtime="openvino")
+    with pytest.raises(RuntimeError, match='use runtime "torch"'):
+        upsampler.upsample(color, depth)
+
+
+@needs_openvino
+def test_a_failure_later_on_is_left_to_torch_too(monkeypatch):
+    def fails(model, inputs, int8):
+        def run(*given):
+            raise RuntimeError("could not allocate memory")
+
+        return run
+
+    monkeypatch.setattr(openvino_runtime, "_compile", fails)
+    color, depth = pair()
+    upsampler = DepthUpsampler(lite(), "cpu", "float32", runtime="auto")
+    with pytest.warns(RuntimeWarning, match="could not allocate memory"):
+        result = upsampler.upsample(color, depth).depth
+    np.testing.assert_array_equal(result, DepthUpsampler(lite(), "cpu", "float32").upsample(color, depth).depth)
+    assert upsampler.runtime == "torch"
+    assert "could not allocate memory" in upsampler.runtime_problem
+
+
+def test_ever_new_sizes_are_left_to_torch(monkeypatch):
+    monkeypatch.setattr(openvino_runtime, "has_openvino", lambda: True)
+    monkeypatch.setattr(openvino_runtime, "_compile", lambda model, inputs, int8: model)
+    network = OpenVinoNetwork(nn.Identity(), fallback=True)
+    for width in range(1, 33):
+        network(torch.zeros(1, 3, 4, width))
+    assert not network.problem
+    with pytest.warns(RuntimeWarning, match="more than 32 sizes"):
+        assert network(torch.zeros(1, 3, 4, 33)).shape[-1] == 33
+    assert not network._compiled
+
+
+def test_choice_of_the_runtime(monkeypatch):
+    monkeypatch.setattr("d2a2_core.upsampler.has_openvino", lambda: True)
+    monkeypatch.setattr("d2a2_core.runtime.openvino.has_openvino", lambda: True)
+    assert DepthUpsampler(lite(), "cpu", "float32").runtime == "torch"
+    assert DepthUpsampler(lite(), "cpu", "float32", runtime="auto").runtime == "openvino"
+    assert DepthUpsampler(lite(), "cpu", "bfloat16", runtime="auto").runtime == "torch"
+    with pytest.raises(ValueError, match=r"precision float32 or int8 on device cpu; got precision bfloat16 on cpu"):
+        DepthUpsampler(lite(), "cpu", "bfloat16", runtime="openvino")
+    with pytest.raises(ValueError, match=r"runtime must be one of .*, got 'tensorrt'"):
+        DepthUpsampler(lite(), "cpu", runtime="tensorrt")
+    monkeypatch.setattr("d2a2_core.upsampler.has_openvino", lambda: False)
+    monkeypatch.setattr("d2a2_core.runtime.openvino.has_openvino", lambda: False)
+    assert DepthUpsampler(lite(), "cpu", "float32", runtime="auto").runtime == "torch"
+    with pytest.raises(ImportError, match="pip install"):
+        DepthUpsampler(lite(), "cpu", "float32", runtime="openvino")
+
+
+def test_the_sizes_used_last_are_kept(monkeypatch):
+    compiled = []
+
+    def compile_(model, inputs, int8):
+        compiled.append(inputs[0].shape[-1])
+        return model
+
+    monkeypatch.setattr(openvino_runtime, "has_openvino", lambda: True)
+    monkeypatch.setattr(openvino_runtime, "_compile", compile_)
+    network = OpenVinoNetwork(nn.Identity())
+    for width in (1, 2, 3, 4, 5, 6, 7, 8, 1, 9, 1, 3, 2):
+        network(torch.zeros(1, 3, 4, width))
+    assert compiled == [1, 2, 3, 4, 5, 6, 7, 8, 9, 2]

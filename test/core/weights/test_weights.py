@@ -1,0 +1,330 @@
+"""Weights files: round trip, every kind of damage, and writing that never leaves half a file."""
+
+import json
+import re
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from d2a2_core import weights
+from d2a2_core.cli import main
+from d2a2_core.network import D2A2, D2A2Lite
+from d2a2_core.network.sigma_head import SigmaHead
+from d2a2_core.weights import (
+    WeightsError,
+    list_pretrained,
+    load_official_checkpoint,
+    load_weights,
+    read_info,
+    resolve_weights,
+    save_weights,
+    sha256,
+    zoo,
+)
+from d2a2_core.weights.files import write_safetensors
+from d2a2_core.weights.sidecars import SIGMA, load_sigma_head, save_sigma_head
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return D2A2(8, channels=8, blocks=1, attention="spatial")
+
+
+@pytest.fixture
+def saved(model, tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_weights(path, model, {"name": "tiny", "steps": 3})
+    return path
+
+
+def write(path, model, config=None, tensors=None, **metadata):
+    """A weights file in the project's format, with whatever is to be wrong about it."""
+    metadata = {"format": "d2a2-1", "config": json.dumps(config or model.config), "card": "{}", **metadata}
+    save_file(tensors or model.state_dict(), path, metadata=metadata)
+    return path
+
+
+def test_round_trip(model, saved):
+    info = read_info(saved)
+    assert info.config == model.config
+    assert info.card == {"name": "tiny", "steps": 3}
+    assert info.scales == (8,)
+    loaded = load_weights(saved)
+    assert not loaded.training
+    state = model.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in loaded.state_dict().items())
+    assert not list(saved.parent.glob("*.partial"))
+
+
+def test_scales_of_a_model_for_several(tmp_path):
+    save_weights(tmp_path / "lite.safetensors", D2A2Lite((16, 4), channels=8, blocks=1), {})
+    assert read_info(tmp_path / "lite.safetensors").scales == (4, 16)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(WeightsError, match=r"no weights file at .*nothing\.safetensors"):
+        load_weights(tmp_path / "nothing.safetensors")
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, 0.5, -1])
+def test_truncated_file(saved, keep):
+    data = saved.read_bytes()
+    saved.write_bytes(data[: int(len(data) * keep) if isinstance(keep, float) else keep])
+    with pytest.raises(WeightsError, match="get it again"):
+        load_weights(saved)
+
+
+@pytest.mark.parametrize("data", [b"not weights at all, but quite long" * 10, b"<html>404</html>", b"\xff" * 64])
+def test_garbage(tmp_path, data):
+    path = tmp_path / "page.safetensors"
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match=re.escape(str(path))):
+        load_weights(path)
+
+
+def test_folder_in_place_of_a_file(tmp_path):
+    with pytest.raises(WeightsError, match=re.escape(str(tmp_path))):
+        load_weights(tmp_path)
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
+def test_someone_elses_safetensors(model, tmp_path, metadata):
+    path = tmp_path / "other.safetensors"
+    save_file(model.state_dict(), path, metadata=metadata)
+    with pytest.raises(WeightsError, match="load_official_checkpoint"):
+        load_weights(path)
+
+
+@pytest.mark.parametrize("metadata", [{"config": "{"}, {"config": "[]"}, {"config": "{}"}, {"card": "{"}])
+def test_damaged_metadata(model, tmp_path, metadata):
+    path = write(tmp_path / "damaged.safetensors", model, **metadata)
+    with pytest.raises(WeightsError, match=re.escape(str(path))):
+        load_weights(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"channels": 16},
+        {"blocks": 2},
+        {"attention": "none"},
+        {"scale": 5},
+        {"model": "d2a3"},
+        {"bogus": 1},
+        {"groups": 0},
+    ],
+    ids=str,
+)
+def test_tensors_that_do_not_fit_the_configuration(model, tmp_path, change):
+    path = write(tmp_path / "misfit.safetensors", model, {**model.config, **change})
+    with pytest.raises(WeightsError, match="do not fit its configuration"):
+        load_weights(path)
+
+
+def test_missing_tensor(model, tmp_path):
+    tensors = dict(model.state_dict())
+    del tensors["tail2.bias"]
+    with pytest.raises(WeightsError, match=r"tail2\.bias"):
+        load_weights(write(tmp_path / "hole.safetensors", model, tensors=tensors))
+
+
+def test_unknown_name_lists_the_known_ones(monkeypatch, tmp_path, model):
+    monkeypatch.setattr(zoo, "PRETRAINED", tmp_path)
+    write(tmp_path / "small.safetensors", model)
+    assert list_pretrained() == ["small"]
+    assert resolve_weights("small") == tmp_path / "small.safetensors"
+    with pytest.raises(WeightsError, match=r"no weights 'smal'.*\['small'\]"):
+        resolve_weights("smal")
+
+
+def test_a_path_beats_a_shipped_name(monkeypatch, tmp_path, saved):
+    monkeypatch.setattr(zoo, "PRETRAINED", tmp_path)
+    assert resolve_weights(str(saved)) == saved
+
+
+def test_mixed_weights_are_the_sum_of_their_tensors(tmp_path):
+    def made(name, seed):
+        torch.manual_seed(seed)
+        model = D2A2Lite(scales=(4, 8), channels=8, blocks=1)
+        for key, value in model.state_dict().items():
+            if key.endswith("running_var"):
+                value.uniform_(0.001, 1)
+        weights.save_weights(tmp_path / name, model, {"seed": seed})
+        return tmp_path / name, model.state_dict()
+
+    (a, x), (b, y), (c, z) = (made(f"{seed}.safetensors", seed) for seed in range(3))
+    mixed = weights.mix_weights([(a, 1.0), (b, 1.0), (c, -1.0)]).state_dict()
+    for key, value in mixed.items():
+        expected = x[key] + y[key] - z[key]
+        if key.endswith("running_var"):
+            assert (expected < 1e-4).any()  # or the bound is not tried
+            expected = expected.clamp(min=1e-4)
+        torch.testing.assert_close(value, expected)
+
+    assert main(["weights", "mix", str(tmp_path / "m.safetensors"), "--part", f"{a}=0.25", "--part", f"{b}=.75"]) == 0
+    info = weights.read_info(tmp_path / "m.safetensors")
+    assert [(part["factor"], part["card"]) for part in info.card["mixed"]] == [(0.25, {"seed": 0}), (0.75, {"seed": 1})]
+    torch.testing.assert_close(
+        weights.load_weights(tmp_path / "m.safetensors").tail[0].bias, 0.25 * x["tail.0.bias"] + 0.75 * y["tail.0.bias"]
+    )
+
+
+def test_mixed_weights_keep_the_credits_of_all_parts(tmp_path):
+    model, parts = D2A2Lite(scales=(4,), channels=8, blocks=1), []
+    for name, credits in (
+        ("a", {"CC-BY-3.0": {"Ada": ["chair"], "Bo": ["lamp"]}}),
+        ("b", {"CC-BY-3.0": {"Ada": ["bed", "chair"]}, "CC-BY-4.0": {"Cy": ["cup"]}}),
+        ("c", {}),
+    ):
+        weights.save_weights(tmp_path / name, model, {"credits": credits} if credits else {})
+        parts.append((tmp_path / name, 1 / 3))
+    weights.save_mixed(tmp_path / "m", parts)
+    assert weights.read_info(tmp_path / "m").card["credits"] == {
+        "CC-BY-3.0": {"Ada": ["bed", "chair"], "Bo": ["lamp"]},
+        "CC-BY-4.0": {"Cy": ["cup"]},
+    }
+
+
+def test_what_cannot_be_mixed(tmp_path, saved, capsys):
+    small = tmp_path / "small.safetensors"
+    weights.save_weights(small, D2A2Lite(scales=(4,), channels=8, blocks=1), {})
+    with pytest.raises(weights.WeightsError, match="no common network"):
+        weights.mix_weights([(saved, 0.5), (small, 0.5)])
+    for parts in ([(saved, 1.0)], [(saved, 0.5), (saved, 0.6)], [(saved, 0.5), (saved, float("nan"))]):
+        with pytest.raises(weights.WeightsError, match="sum is 1"):
+            weights.mix_weights(parts)
+    for part in ("nothing", "a=1.2.3", "=0.5"):
+        with pytest.raises(SystemExit) as exit_:
+            main(["weights", "mix", str(tmp_path / "m"), "--part", part])
+        assert exit_.value.code == 2
+        assert f"expected WEIGHTS=FACTOR, for example d2a2-lite=0.5, got '{part}'" in capsys.readouterr().err
+    assert not (tmp_path / "m").exists()
+
+
+def test_mixing_does_not_overwrite(tmp_path, saved, capsys):
+    before = saved.read_bytes()
+    assert main(["weights", "mix", str(saved), "--part", f"{saved}=0.5", "--part", f"{saved}=0.5"]) == 2
+    assert "exists; name a new file" in capsys.readouterr().err
+    assert saved.read_bytes() == before
+
+
+@pytest.mark.parametrize("written", [0, 10])
+def test_failing_write_leaves_the_old_file(monkeypatch, saved, written):
+    before = saved.read_bytes()
+
+    def full_disk(tensors, path, metadata):
+        with open(path, "wb") as file:
+            file.write(b"x" * written)
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("d2a2_core.weights.files.save_file", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        save_weights(saved, D2A2(4, channels=8, blocks=1), {})
+    assert saved.read_bytes() == before
+    assert [p.name for p in saved.parent.iterdir()] == [saved.name]  # and no half file either
+
+
+def test_parameters_on_views_are_saved(tmp_path):
+    """A transposed parameter is not contiguous, which safetensors refuses to write."""
+    model = D2A2(4, channels=8, blocks=1)
+    weight = model.tail1.weight.detach()
+    model.tail1.weight = nn.Parameter(weight.permute(0, 1, 3, 2))
+    save_weights(tmp_path / "view.safetensors", model, {})
+    loaded = load_weights(tmp_path / "view.safetensors")
+    assert torch.equal(loaded.tail1.weight, weight.permute(0, 1, 3, 2))
+
+
+def test_sha256(tmp_path):
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+class TestOfficialCheckpoint:
+    """load_official_checkpoint with everything that is not the authors' checkpoint."""
+
+    def test_missing(self, tmp_path):
+        with pytest.raises(WeightsError, match="no checkpoint at"):
+            load_official_checkpoint(tmp_path / "none.pth", 4)
+
+    def test_garbage(self, tmp_path):
+        (tmp_path / "page.pth").write_bytes(b"<html>404</html>")
+        with pytest.raises(WeightsError, match="cannot be read"):
+            load_official_checkpoint(tmp_path / "page.pth", 4)
+
+    def test_truncated(self, tmp_path, model):
+        torch.save(weights.to_official(model.state_dict()), tmp_path / "whole.pth")
+        data = (tmp_path / "whole.pth").read_bytes()
+        (tmp_path / "half.pth").write_bytes(data[: len(data) // 2])
+        with pytest.raises(WeightsError, match="cannot be read"):
+            load_official_checkpoint(tmp_path / "half.pth", 4)
+
+    def test_code_in_a_pickle_does_not_run(self, tmp_path):
+        class Bomb:
+            def __reduce__(self):
+                return (open, (str(tmp_path / "boom"), "w"))
+
+        torch.save({"weight": Bomb()}, tmp_path / "bomb.pth")
+        with pytest.raises(WeightsError, match="cannot be read"):
+            load_official_checkpoint(tmp_path / "bomb.pth", 4)
+        assert not (tmp_path / "boom").exists()
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ([torch.zeros(1)], "does not hold a state dict"),
+            ({"epoch": 3}, "does not hold a state dict"),
+            ({"weight": torch.zeros(1)}, "not a D2A2 checkpoint"),
+        ],
+    )
+    def test_other_contents(self, tmp_path, content, message):
+        torch.save(content, tmp_path / "other.pth")
+        with pytest.raises(WeightsError, match=message):
+            load_official_checkpoint(tmp_path / "other.pth", 4)
+
+    @pytest.mark.parametrize("options", [{"gated": False}, {"groups": 4}], ids=str)
+    def test_another_architecture(self, tmp_path, options):
+        state = weights.to_official(D2A2(4, channels=8, blocks=1, **options).state_dict())
+        torch.save(state, tmp_path / "ablation.pth")
+        with pytest.raises(WeightsError, match="does not fit"):
+            load_official_checkpoint(tmp_path / "ablation.pth", 4)
+
+    def test_width_that_eight_groups_do_not_divide(self, tmp_path):
+        state = weights.to_official(D2A2(4, channels=12, blocks=1, groups=4).state_dict())
+        torch.save(state, tmp_path / "c12.pth")
+        with pytest.raises(WeightsError, match="does not fit"):
+            load_official_checkpoint(tmp_path / "c12.pth", 4)
+
+
+def test_what_cannot_be_written_is_an_os_error_that_names_the_file(tmp_path):
+    target = tmp_path / "missing" / "m.safetensors"
+    with pytest.raises(OSError, match=r"m\.safetensors"):
+        write_safetensors(target, {"a": torch.zeros(2)}, {})
+
+
+def test_weights_are_pruned_only_of_alignment_that_is_lost(tmp_path, capsys):
+    torch.manual_seed(0)
+    model = D2A2Lite((4, 8), channels=8, blocks=1, groups=2)
+    for stage in model.stages:
+        nn.init.normal_(stage.merge[2].weight, std=0.1)
+    source, target = tmp_path / "source.safetensors", tmp_path / "target.safetensors"
+    save_weights(source, model, {"seed": 7})
+    command = ["weights", "prune", str(target), "--source", str(source)]
+    assert main(command) == 2
+    assert "they are in use" in capsys.readouterr().err
+    assert not target.exists()
+    with torch.no_grad():
+        for stage in model.stages:
+            stage.dda.geometric.deform.predict.bias[-18:] = -90.0  # masks
+    save_weights(source, model, {"seed": 7})
+    save_sigma_head(SIGMA.path(source), SigmaHead(), {"weights_sha256": sha256(source)})
+    assert main(command) == 0
+    assert load_sigma_head(target) is not None
+    info = read_info(target)
+    assert (info.config["geometric"], info.card["seed"]) == (False, 7)
+    assert main(command) == 2
+    assert "exists" in capsys.readouterr().err
+    assert main(["weights", "prune", str(tmp_path / "again.safetensors"), "--source", str(target)]) == 2
+    assert "expected compact weights (d2a2-lite) with deformable" in capsys.readouterr().err
