@@ -20,9 +20,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from d2a2_core import DepthUpsampler
 from d2a2_core.depth import fill_holes, invalid_to_nan
-from d2a2_core.geometry import Registration, write_ply
+from d2a2_core.geometry import CameraPair, Registration, write_ply
 from d2a2_core.pictures import colorize_depth, contact_sheet, enlarge_nearest, error_map
 from d2a2_core.pipeline import DepthPipeline
 from d2a2_core.recording import Frame, Recording, RecordingError
@@ -95,11 +94,11 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def _time_one_frame(recording: Recording, weights: str) -> tuple[float, float, int]:
     """Seconds for the first frame, seconds for another, and the scale."""
-    pipeline = DepthPipeline(DepthUpsampler.from_pretrained(weights, runtime="auto"))  # as the node
+    pipeline = DepthPipeline.from_pretrained(weights)
     frame, views = recording[0], recording.views()
     times = [time.monotonic()]
     for _ in range(2):
-        scale = pipeline.process(frame.color, frame.depth, **views).scale
+        scale = pipeline.process(CameraPair(frame.color, frame.depth, **views)).scale
         times.append(time.monotonic())
     return times[1] - times[0], times[2] - times[1], scale
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from d2a2_core.data.reduction import reduce_depth
 from d2a2_core.data.scene_sources import SceneSource
 from d2a2_core.data.sensors.degradation import degrade, random_settings
+from d2a2_core.geometry import CameraPair
 from d2a2_core.network.sigma_head import grid_scale
 from d2a2_core.pipeline import DepthPipeline, PipelineSettings
 from d2a2_core.upsampler import DepthUpsampler
@@ -62,7 +63,7 @@ def run_case(
 ) -> Case:
     """What the head would get for a frame; the pipeline's head is a :class:`Recorder`. Arguments as of ``process``."""
     pipeline.reset()
-    pipeline.process(color, depth)
+    pipeline.process(CameraPair(color, depth))
     return Case(*pipeline.sigma_head.seen, truth, clean)
 
 

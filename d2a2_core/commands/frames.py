@@ -8,7 +8,6 @@ from pathlib import Path
 import yaml
 
 from d2a2_core.commands.options import add_ensemble, add_model_options, add_runtime, parse_size
-from d2a2_core.weights import DEFAULT_WEIGHTS
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -48,10 +47,9 @@ def _upsample(o: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from d2a2_core.depth.units import to_millimetres
+    from d2a2_core.geometry import CameraPair
     from d2a2_core.pipeline import DepthPipeline, PipelineSettings
     from d2a2_core.recording import Recording, read_frame
-    from d2a2_core.upsampler import DepthUpsampler
-    from d2a2_core.weights.sidecars import load_sigma_head
 
     if len(o.input) > 2:
         raise ValueError(f"expected one recording folder, or one colour and one depth image, got {len(o.input)} paths")
@@ -60,15 +58,20 @@ def _upsample(o: argparse.Namespace) -> None:
         views = frames.views()
     else:
         frames, views = [read_frame(*o.input)], {}
-    upsampler = DepthUpsampler.from_pretrained(o.weights, o.device, o.precision, ensemble=o.ensemble, runtime=o.runtime)
     settings = PipelineSettings(
-        o.registration, max_fill_px=o.max_fill_px, hygiene=not o.no_hygiene, color_offset=tuple(o.color_offset), watchdog=False,
-    )  # fmt: skip
-    pipeline = DepthPipeline(upsampler, settings, load_sigma_head(o.weights))
+        registration=o.registration,
+        max_fill_px=o.max_fill_px,
+        hygiene=not o.no_hygiene,
+        color_offset=tuple(o.color_offset),
+        watchdog=False,
+    )
+    pipeline = DepthPipeline.from_pretrained(
+        o.weights, o.device, o.precision, settings, ensemble=o.ensemble, runtime=o.runtime
+    )
     o.out.mkdir(parents=True, exist_ok=True)
     for i in tqdm(range(len(frames)), unit="frame", disable=None):
         frame = frames[i]
-        result = pipeline.process(frame.color, frame.depth, **views)
+        result = pipeline.process(CameraPair(frame.color, frame.depth, **views))
         Image.fromarray(to_millimetres(result.depth)).save(o.out / f"{frame.name}.depth.png")
         Image.fromarray(result.provenance).save(o.out / f"{frame.name}.provenance.png")
         if result.sigma is not None:
@@ -90,31 +93,30 @@ def _add_offset(commands: argparse._SubParsersAction) -> None:
 def _offset(o: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from d2a2_core.geometry import EdgeOffset
-    from d2a2_core.pipeline import DepthPipeline, PipelineSettings
+    from d2a2_core.front_end import FrontEnd, FrontEndSettings
+    from d2a2_core.geometry import CameraPair, EdgeOffset
+    from d2a2_core.geometry.offset_corrector import OffsetCorrector
+    from d2a2_core.network import SCALES
     from d2a2_core.recording import Recording
-    from d2a2_core.upsampler import DepthUpsampler
 
     frames = Recording(o.recording)
-    # The network is not run; its weights say which scales there are.
-    pipeline = DepthPipeline(DepthUpsampler.from_pretrained(DEFAULT_WEIGHTS, "cpu"), PipelineSettings(o.registration))
-    pipeline.watchdog = EdgeOffset(window=max(len(frames), 1), min_frames=1)
-    views = frames.views()
+    front_end, settings = FrontEnd(SCALES), FrontEndSettings(o.registration)
+    watchdog = EdgeOffset(window=max(len(frames), 1), min_frames=1)
+    corrector, views = OffsetCorrector(watchdog), frames.views()
     for i in tqdm(range(len(frames)), unit="frame", disable=None):
         frame = frames[i]
-        pipeline.watch(frame.color, frame.depth, **views)
-    found = pipeline.watchdog.estimate()
+        measured = front_end.prepare(CameraPair(frame.color, frame.depth, **views), settings)
+        corrector.watch(measured.color, measured.lr[0, 0].numpy(), measured.scale, (0, 0), correct=False)
+    found = watchdog.estimate()
     if found is None:
-        print(
-            f"{len(frames)} frames: too few depth edges, or no offset within {pipeline.watchdog.max_shift:g} pixels fits"
-        )
+        print(f"{len(frames)} frames: too few depth edges, or no offset within {watchdog.max_shift:g} pixels fits")
         return
     print(
         f"{len(frames)} frames: colour lies {abs(found.dx):.1f} px to the {'right' if found.dx > 0 else 'left'} of depth and "
         f"{abs(found.dy):.1f} px {'below' if found.dy > 0 else 'above'}, confidence {found.confidence:.2f}"
     )
-    if found.confidence < pipeline.watchdog.min_confidence:
-        print(f"below a confidence of {pipeline.watchdog.min_confidence:g} that is no reason to change anything")
+    if found.confidence < watchdog.min_confidence:
+        print(f"below a confidence of {watchdog.min_confidence:g} that is no reason to change anything")
     elif found.magnitude < 1:
         print("less than a pixel: nothing to take out")
     else:

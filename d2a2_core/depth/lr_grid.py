@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from d2a2_core.depth.resample import regrid
+from d2a2_core.errors import CodedError
 
 MAX_RATIO = 32  # of colour to depth size, along each axis
 
@@ -19,13 +20,14 @@ def choose_scale(scales: Sequence[int], size: tuple[int, int], lr_size: tuple[in
     """Returns the scale nearest, as a factor, to the ratio of colour size (H, W) and depth size (h, w).
 
     Raises:
-        ValueError: A ratio outside 1 to ``MAX_RATIO``.
+        CodedError: A ratio outside 1 to ``MAX_RATIO``.
     """
     ratios = [hr / max(lr, 1) for hr, lr in zip(size, lr_size, strict=True)]
     if min(lr_size) < 1 or min(ratios) < 1 or max(ratios) > MAX_RATIO:
-        raise ValueError(
+        raise CodedError(
+            "size_ratio",
             f"colour {size[1]}x{size[0]} over depth {lr_size[1]}x{lr_size[0]} is a ratio of "
-            f"{ratios[1]:.3g} x {ratios[0]:.3g}; expected 1 to {MAX_RATIO} along each axis, for images of the same view"
+            f"{ratios[1]:.3g} x {ratios[0]:.3g}; expected 1 to {MAX_RATIO} along each axis, for images of the same view",
         )
     return nearest_scale(scales, math.sqrt(ratios[0] * ratios[1]))
 

@@ -61,6 +61,10 @@ class Camera:
         """Whether any distortion coefficient matters."""
         return self.model not in ("", "none") and any(self.distortion)
 
+    def without_distortion(self) -> Camera:
+        """The pinhole camera with the same matrix."""
+        return replace(self, model="", distortion=())
+
     def resized(self, width: int, height: int) -> Camera:
         """The camera of the same image resized: c' = (c + 0.5) s - 0.5, f' = f s along each axis."""
         sx, sy = width / self.width, height / self.height

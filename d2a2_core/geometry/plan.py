@@ -8,15 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from d2a2_core.errors import CodedError
 from d2a2_core.geometry.camera import Camera
+from d2a2_core.geometry.camera_pair import CameraPair
 from d2a2_core.geometry.extrinsics import Extrinsics
 
 REGISTRATIONS = ("auto", "on", "off")
 _SAME_INTRINSICS = 0.01  # relative to the focal length
 
 
-class RegistrationError(ValueError):
-    """Depth cannot be brought into the colour camera's view; the message says what is missing."""
+class RegistrationError(CodedError):
+    """Depth cannot be brought into the colour camera's view; code and message say what is missing."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,11 @@ class RegistrationPlan:
     """What :func:`plan_registration` decided.
 
     Attributes:
-        source: camera that the depth image is seen with; None: it is of the colour camera's view already.
-        extrinsics: from ``source`` to the colour camera.
-        rectify: whether the colour image is rectified.
-        why: for people.
-        assumed: whether depth is taken as registered without being known to be.
+        source: Camera that the depth image is seen with; None: it is in the colour camera's view already.
+        extrinsics: From ``source`` to the colour camera.
+        rectify: Whether the colour image is rectified.
+        why: Reason, for people.
+        assumed: Whether depth is taken as registered without being known to be.
     """
 
     source: Camera | None
@@ -38,63 +40,57 @@ class RegistrationPlan:
     assumed: bool = False
 
 
-def plan_registration(
-    mode: str,
-    rectify: bool,
-    lr_size: tuple[int, int],
-    color_camera: Camera | None,
-    depth_camera: Camera | None,
-    extrinsics: Extrinsics | None,
-    color_frame: str,
-    depth_frame: str,
-) -> RegistrationPlan:
+def plan_registration(mode: str, rectify: bool, pair: CameraPair) -> RegistrationPlan:
     """Decides whether depth is registered, and with what.
 
     Args:
-        mode: one of :data:`REGISTRATIONS`; "auto" goes by frames, sizes and intrinsics.
-        rectify: whether the result is to be without the colour camera's distortion.
-        lr_size: (h, w) of the depth image.
-        color_camera, depth_camera, extrinsics, color_frame, depth_frame: as of
-            :meth:`d2a2_core.pipeline.DepthPipeline.process`.
+        mode: One of :data:`REGISTRATIONS`; "auto" goes by frames, sizes and intrinsics.
+        rectify: Whether the result is to be without the colour camera's distortion.
+        pair: Images and what is known of their cameras.
 
     Raises:
-        RegistrationError: it has to be, but a camera or the extrinsics are missing.
+        RegistrationError: It has to be, but a camera or the extrinsics are missing.
     """
+    color_camera = pair.color_camera
     if rectify and color_camera is None:
-        raise RegistrationError("output_geometry 'rectified' needs the colour camera's calibration, but there is none")
+        raise RegistrationError(
+            "no_color_camera", "output_geometry 'rectified' needs the colour camera's calibration, but there is none"
+        )
     rectify = rectify and color_camera.distorted
-    wanted, why, assumed = _wanted(mode, lr_size, color_camera, depth_camera, extrinsics, color_frame, depth_frame)
+    wanted, why, assumed = _wanted(mode, pair)
     if not wanted:
-        if rectify:  # the depth image is seen with the distorted colour camera, and is to be seen without
-            return RegistrationPlan(color_camera.resized(*lr_size[::-1]), Extrinsics.identity(), True, why, assumed)
+        if rectify:
+            # The depth image is seen with the distorted colour camera, and is to be seen without.
+            seen_with = color_camera.resized(*pair.depth.shape[::-1])
+            return RegistrationPlan(seen_with, Extrinsics.identity(), True, why, assumed)
         return RegistrationPlan(None, None, False, why, assumed)
-    for camera, name in ((color_camera, "colour"), (depth_camera, "depth")):
+    for camera, name, code in (
+        (color_camera, "colour", "no_color_camera"),
+        (pair.depth_camera, "depth", "no_depth_camera"),
+    ):
         if camera is None:
             raise RegistrationError(
-                f"{why}, but there is no usable camera info of the {name} camera; registration needs both cameras'"
+                code,
+                f"{why}, but there is no usable camera info of the {name} camera; registration needs both cameras'",
             )
+    extrinsics = pair.extrinsics
     if extrinsics is None:
-        if color_frame != depth_frame:
+        if pair.color_frame != pair.depth_frame:
             raise RegistrationError(
-                f"{why}, but the transform from '{depth_frame}' to '{color_frame}' is not known: it is not on TF; publish it "
-                "(most drivers do) or set the parameter 'extrinsics'"
+                "no_extrinsics",
+                f"{why}, but the transform from '{pair.depth_frame}' to '{pair.color_frame}' is not known: it is not on TF; "
+                "publish it (most drivers do) or set the parameter 'extrinsics'",
             )
         extrinsics = Extrinsics.identity()
-    return RegistrationPlan(depth_camera, extrinsics, rectify, why)
+    return RegistrationPlan(pair.depth_camera, extrinsics, rectify, why)
 
 
-def _wanted(
-    mode: str,
-    lr_size: tuple[int, int],
-    color_camera: Camera | None,
-    depth_camera: Camera | None,
-    extrinsics: Extrinsics | None,
-    color_frame: str,
-    depth_frame: str,
-) -> tuple[bool, str, bool]:
+def _wanted(mode: str, pair: CameraPair) -> tuple[bool, str, bool]:
     """Whether to register, why, and whether depth is only assumed to be registered."""
     if mode != "auto":
         return mode == "on", f"registration is {mode} by parameter", False
+    color_camera, depth_camera, extrinsics = pair.color_camera, pair.depth_camera, pair.extrinsics
+    color_frame, depth_frame = pair.color_frame, pair.depth_frame
     if color_camera is None or depth_camera is None:
         missing = "colour" if color_camera is None else "depth"
         why = f"depth is taken as registered: there is no usable camera info of the {missing} camera"
@@ -104,7 +100,7 @@ def _wanted(
                 "will be off"
             )
         return False, why, True
-    same_view = same_projection(depth_camera, color_camera.resized(*lr_size[::-1]))
+    same_view = same_projection(depth_camera, color_camera.resized(*pair.depth.shape[::-1]))
     if color_frame == depth_frame and (extrinsics is None or extrinsics.is_identity()):
         if same_view:
             return False, f"depth is registered already: same frame '{color_frame}' and intrinsics", False
@@ -148,7 +144,7 @@ def _same_lens(a: Camera, b: Camera) -> bool:
 
 def rectifying_grid(camera: Camera) -> Tensor:
     """(1, H, W, 2) float32 for ``grid_sample``: where each pixel of the undistorted image lies in the distorted one."""
-    rays = replace(camera, model="", distortion=()).rays().astype(np.float64)
+    rays = camera.without_distortion().rays().astype(np.float64)
     pixels = camera.project(np.concatenate((rays, np.ones_like(rays[..., :1])), axis=-1))
     normalised = (2 * pixels + 1) / (camera.width, camera.height) - 1
     return torch.from_numpy(normalised.astype(np.float32))[None]

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from d2a2_core.depth import fill_holes
+from d2a2_core.errors import CodedError
 from d2a2_core.geometry.camera import Camera
 from d2a2_core.geometry.extrinsics import Extrinsics
 
@@ -79,9 +80,10 @@ class Registration:
         """
         expected = (self.depth_camera.height, self.depth_camera.width)
         if depth.ndim != 4 or depth.shape[1] != 1 or tuple(depth.shape[-2:]) != expected:
-            raise ValueError(
+            raise CodedError(
+                "depth_camera_size",
                 f"expected depth (B, 1, {expected[0]}, {expected[1]}), the size of its camera, got {tuple(depth.shape)}; "
-                "use depth_camera.resized for another size"
+                "use depth_camera.resized for another size",
             )
         if not depth.is_floating_point():
             raise ValueError(f"expected depth in float metres, got {depth.dtype}; divide millimetres by 1000")
@@ -109,11 +111,12 @@ class Registration:
             if inside.any():
                 seen[z] = pixels, inside
         if not seen:
-            raise ValueError(
+            raise CodedError(
+                "no_common_view",
                 f"nothing that the depth camera sees at {PROBE_DEPTHS} m lies in the colour camera's view, with rotation "
                 f"{self.extrinsics.rotation.round(3).tolist()} and translation "
                 f"{self.extrinsics.translation.round(4).tolist()}; expected x_color = R x_depth + t in metres between "
-                "optical frames (z forward): check the direction, the unit and the frames"
+                "optical frames (z forward): check the direction, the unit and the frames",
             )
         pixels, inside = max(seen.values(), key=lambda entry: entry[1].sum())
         # Of an image one pixel wide no neighbour tells anything; a pixel apart is as good a guess as any.

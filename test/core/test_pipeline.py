@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from d2a2_core import DepthUpsampler, Provenance
-from d2a2_core.geometry import Camera, Extrinsics
+from d2a2_core.front_end import FrontEnd
+from d2a2_core.geometry import Camera, CameraPair, Extrinsics
+from d2a2_core.geometry.offset_corrector import moved
 from d2a2_core.geometry.plan import RegistrationError, plan_registration, rectifying_grid
 from d2a2_core.pipeline import DepthPipeline, PipelineSettings, describe
 from d2a2_core.recording import Recording
@@ -35,7 +37,8 @@ def gray(camera=COLOR):
 
 
 def plan(mode="auto", rectify=False, color=COLOR, depth=DEPTH, extrinsics=None, frames=("c", "d"), lr_size=(24, 30)):
-    return plan_registration(mode, rectify, lr_size, color, depth, extrinsics, *frames)
+    pair = CameraPair(gray(), np.ones(lr_size, np.float32), color, depth, extrinsics, *frames)
+    return plan_registration(mode, rectify, pair)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +110,7 @@ def test_with_everything_off_it_is_the_upsampler():
     color = rng.integers(0, 256, (64, 96, 3), dtype=np.uint8)
     depth = rng.uniform(1, 2, (16, 24)).astype(np.float32)
     depth[3:5, 7:12] = np.nan
-    bare = make(hygiene=False, consistency=False, depth_range="frame", watchdog=False).process(color, depth)
+    bare = make(hygiene=False, consistency=False, depth_range="frame", watchdog=False).process(CameraPair(color, depth))
     expected = DepthUpsampler(Bilinear(), "cpu").upsample(color, depth)
     np.testing.assert_array_equal(bare.depth, expected.depth)
     np.testing.assert_array_equal(bare.provenance, expected.provenance)
@@ -116,7 +119,9 @@ def test_with_everything_off_it_is_the_upsampler():
 def test_a_wall_seen_by_two_cameras_is_the_wall():
     """Registered: a fronto-parallel wall stays at its depth, and what the depth camera does not see stays empty."""
     right = Extrinsics(np.eye(3), np.array([0.3, 0.0, 0.0]))
-    result = make(max_fill_px=0.0).process(gray(), np.full((24, 30), 1.5, np.float32), COLOR, DEPTH, right, "c", "d")
+    result = make(max_fill_px=0.0).process(
+        CameraPair(gray(), np.full((24, 30), 1.5, np.float32), COLOR, DEPTH, right, "c", "d")
+    )
     assert result.scale == 4
     assert result.depth.shape == (64, 96)
     assert np.isfinite(result.depth).mean() > 0.8
@@ -131,7 +136,7 @@ def test_registered_pixels_are_where_the_colour_camera_sees_them():
     rays = DEPTH.rays()
     inside = (np.abs(rays * 0.8) < 0.12).all(axis=-1)
     depth = np.where(inside, 0.8, 2.0).astype(np.float32)
-    result = make(hygiene=False, max_fill_px=100.0).process(gray(), depth, COLOR, DEPTH, BESIDE, "c", "d")
+    result = make(hygiene=False, max_fill_px=100.0).process(CameraPair(gray(), depth, COLOR, DEPTH, BESIDE, "c", "d"))
     near = result.depth < 1.4
     left, right = np.flatnonzero(near[32])[[0, -1]]
     expected = [COLOR.fx * (x + 0.03) / 0.8 + COLOR.cx for x in (-0.12, 0.12)]
@@ -151,7 +156,7 @@ def test_the_network_is_told_what_measurements_are_worth_whether_any_are_rejecte
     model = Asking()
     depth = np.full((16, 24), 1, np.float32)
     depth[:, 12:], depth[:, 12], depth[3:5, 3:5], depth[10, 2] = 2, 1.5, 0, 30
-    make(model, hygiene=hygiene).process(gray(), depth)
+    make(model, hygiene=hygiene).process(CameraPair(gray(), depth))
     expected = np.ones((16, 24), np.float32)
     expected[:, 12], expected[3:5, 3:5], expected[10, 2] = 0.5, 0, 0
     np.testing.assert_array_equal(model.trust, expected)
@@ -161,7 +166,7 @@ def test_the_network_is_told_what_measurements_are_worth_whether_any_are_rejecte
 def test_a_stray_measurement_is_no_reason_to_fill_the_hole_around_it(hygiene, published):
     depth = np.full((16, 24), 1, np.float32)
     depth[:, 4:22], depth[8, 13] = np.nan, 3
-    result = make(hygiene=hygiene).process(gray(), depth)
+    result = make(hygiene=hygiene).process(CameraPair(gray(), depth))
     around = np.s_[24:44, 44:64]
     assert np.isfinite(result.depth[around]).any() == published
     assert (result.provenance[around] == Provenance.MEASURED).any() == published
@@ -173,7 +178,7 @@ def test_what_is_out_of_range_is_removed_and_said():
     depth = np.full((16, 24), 1.0, np.float32)
     depth[4, 5] = 30.0
     depth[10:, 12:] = 0.01
-    result = make(min_depth=0.1, max_depth=10.0, max_fill_px=4.0).process(gray(), depth)
+    result = make(min_depth=0.1, max_depth=10.0, max_fill_px=4.0).process(CameraPair(gray(), depth))
     assert result.removed == 1 + 6 * 12
     assert (result.provenance[16:20, 20:24] == Provenance.REMOVED).all()
     np.testing.assert_allclose(result.depth[16:20, 20:24], 1.0, atol=0.02)  # from around it
@@ -194,7 +199,7 @@ class Wrong(Bilinear):
 def test_the_result_reproduces_the_measurements(consistency):
     v, u = np.mgrid[:16, :24]
     depth = (1 + 0.02 * u + 0.01 * v).astype(np.float32)
-    result = make(Wrong(), consistency=consistency, bound_abs=0.01, bound_rel=0.005).process(gray(), depth)
+    result = make(Wrong(), consistency=consistency, bound_abs=0.01, bound_rel=0.005).process(CameraPair(gray(), depth))
     reduced = result.depth.reshape(16, 4, 24, 4).mean(axis=(1, 3))
     excess = np.abs(reduced - depth) - np.maximum(0.01, 0.005 * depth)
     assert (excess.max() < 1e-5) == consistency
@@ -217,7 +222,7 @@ def test_rectified_output_of_registered_depth():
     """Depth that tells the direction of its ray, seen with the distorted colour camera, tells it without distortion."""
     lens = replace(COLOR, model="plumb_bob", distortion=(-0.2, 0.0, 0.0, 0.0, 0.0))
     slope = 2 + 0.5 * lens.resized(24, 16).rays()[..., 0]
-    result = make(output_geometry="rectified").process(gray(), slope.astype(np.float32), lens)
+    result = make(output_geometry="rectified").process(CameraPair(gray(), slope.astype(np.float32), lens))
     assert not result.camera.distorted
     assert result.camera.fx == lens.fx
     expected = 2 + 0.5 * result.camera.rays()[..., 0]
@@ -239,29 +244,33 @@ def test_a_stream_keeps_its_range_and_reset_forgets_it():
     wide = np.tile(np.linspace(1, 3, 24, dtype=np.float32), (16, 1))
     narrow = np.full((16, 24), 2.0, np.float32)
     for depth in (wide, narrow):
-        pipeline.process(gray(), depth)
+        pipeline.process(CameraPair(gray(), depth))
     pipeline.reset()
-    pipeline.process(gray(), narrow)
+    pipeline.process(CameraPair(gray(), narrow))
     assert model.seen[1] == pytest.approx(0.5, abs=0.01)  # 2 m in the middle of 1 to 3 m, as in the frame before
     fresh = make(Spy(), hygiene=False)
     fresh.upsampler.model.seen = []
-    fresh.process(gray(), narrow)
+    fresh.process(CameraPair(gray(), narrow))
     assert model.seen[2] == fresh.upsampler.model.seen[0]
 
 
 def test_cameras_of_other_sizes_are_refused():
     with pytest.raises(ValueError, match="size of its camera"):
-        make(registration="on").process(gray(), np.ones((10, 10), np.float32), COLOR, DEPTH, BESIDE, "c", "d")
+        make(registration="on").process(
+            CameraPair(gray(), np.ones((10, 10), np.float32), COLOR, DEPTH, BESIDE, "c", "d")
+        )
 
 
 def test_a_colour_camera_of_another_size_is_refused_where_it_matters():
     with pytest.raises(ValueError, match=r"colour camera.*48x32.*96x64"):
-        make().process(gray(), np.ones((24, 30), np.float32), COLOR.resized(48, 32), DEPTH, BESIDE, "c", "d")
+        make().process(
+            CameraPair(gray(), np.ones((24, 30), np.float32), COLOR.resized(48, 32), DEPTH, BESIDE, "c", "d")
+        )
 
 
 @pytest.mark.parametrize("cameras", [(), (COLOR, DEPTH, BESIDE, "c", "d")])
 def test_a_frame_without_measurements_gives_nothing(cameras):
-    result = make().process(gray(), np.full((24, 30), np.nan, np.float32), *cameras)
+    result = make().process(CameraPair(gray(), np.full((24, 30), np.nan, np.float32), *cameras))
     assert np.isnan(result.depth).all()
     assert (result.provenance == Provenance.NONE).all()
     assert np.isnan(result.residual)
@@ -277,7 +286,7 @@ class Broken(Bilinear):
 
 
 def test_where_the_network_gives_no_number_nothing_is_called_measured():
-    result = make(Broken()).process(gray(), np.full((16, 24), 1.5, np.float32))
+    result = make(Broken()).process(CameraPair(gray(), np.full((16, 24), 1.5, np.float32)))
     assert np.isnan(result.depth[:8, :8]).all()
     np.testing.assert_array_equal(result.provenance == Provenance.NONE, np.isnan(result.depth))
 
@@ -287,7 +296,7 @@ def test_the_watchdog_sees_both_images_of_the_same_rectangle(monkeypatch):
     seen = []
     pipeline = make()
     monkeypatch.setattr(pipeline.watchdog, "update", lambda color, depth: seen.append((color.shape, depth.shape)))
-    pipeline.process(np.zeros((66, 98, 3), np.uint8), np.ones((17, 25), np.float32))
+    pipeline.process(CameraPair(np.zeros((66, 98, 3), np.uint8), np.ones((17, 25), np.float32)))
     ((color, lr),) = seen
     assert (color[0] / lr[0], color[1] / lr[1]) == (4, 4)
 
@@ -307,10 +316,10 @@ def test_results_lie_where_colour_lies(offset):
     scene = rng.integers(0, 256, (64, 96, 3), dtype=np.uint8)
     depth = rng.uniform(1, 2, (16, 24)).astype(np.float32)
     settings = {"consistency": False, "depth_range": "frame", "hygiene": False}
-    expected = make(Guided(), **settings).process(scene, depth)
+    expected = make(Guided(), **settings).process(CameraPair(scene, depth))
     v, u = np.mgrid[:64, :96]
     moved = scene[(v - dy).clip(0, 63), (u - dx).clip(0, 95)]
-    result = make(Guided(), color_offset=(dx + 0.4, dy - 0.4), **settings).process(moved, depth)
+    result = make(Guided(), color_offset=(dx + 0.4, dy - 0.4), **settings).process(CameraPair(moved, depth))
     inside = (v >= dy) & (v < 64 + dy) & (u >= dx) & (u < 96 + dx)
     rows, columns = (v - dy)[inside], (u - dx)[inside]
     # What the moved image has lost beyond its border the network cannot see either; of depth there it knows the edge's colour.
@@ -329,12 +338,20 @@ def recorded(request):
     return [recording[i] for i in range(0, len(recording), 2)]
 
 
+def taken_out(pipeline, color):
+    settings = pipeline.settings
+    return pipeline.offsets.offset(color.shape, settings.color_offset, settings.correct_offset)
+
+
 def shown(pipeline, frames, dx, dy):
     """What the pipeline would take out after it has seen the frames, colour moved right by dx and down by dy."""
+    front_end, settings = FrontEnd((4, 8)), pipeline.settings
     for frame in frames:
         color = np.roll(frame.color, (dy, dx), (0, 1))
-        pipeline.watch(color, frame.depth)
-    return pipeline._offset(color)
+        offset, measured = taken_out(pipeline, color), front_end.prepare(CameraPair(color, frame.depth), settings)
+        guide = moved(color, (-offset[0], -offset[1]), None)
+        pipeline.offsets.watch(guide, measured.lr[0, 0].numpy(), measured.scale, offset, settings.correct_offset)
+    return taken_out(pipeline, color)
 
 
 def test_an_offset_that_edges_show_is_found_and_followed(recorded):
@@ -358,10 +375,10 @@ def test_an_offset_given_is_what_is_left_out_of_the_search(recorded):
 def test_an_offset_found_is_forgotten_with_the_stream_and_with_the_size(recorded):
     pipeline = make(registration="off", correct_offset=True)
     assert shown(pipeline, recorded, 4, -3) != (0, 0)
-    assert pipeline._offset(recorded[0].color[:-8]) == (0, 0)
+    assert taken_out(pipeline, recorded[0].color[:-8]) == (0, 0)
     assert shown(pipeline, recorded, 4, -3) != (0, 0)
     pipeline.reset()
-    assert pipeline._offset(recorded[0].color) == (0, 0)
+    assert taken_out(pipeline, recorded[0].color) == (0, 0)
 
 
 def test_sigma_is_computed_on_demand():
@@ -371,5 +388,5 @@ def test_sigma_is_computed_on_demand():
 
     pipeline = DepthPipeline(DepthUpsampler(Bilinear(), "cpu"), sigma_head=Head())
     depth = np.ones((16, 24), np.float32)
-    assert pipeline.process(gray(), depth, sigma=False).sigma is None
-    np.testing.assert_allclose(pipeline.process(gray(), depth).sigma, 0.01, rtol=1e-3)
+    assert pipeline.process(CameraPair(gray(), depth), sigma=False).sigma is None
+    np.testing.assert_allclose(pipeline.process(CameraPair(gray(), depth)).sigma, 0.01, rtol=1e-3)
