@@ -1,4 +1,4 @@
-"""Camera -> sensor_msgs/CameraInfo; the way back and resizing need no ROS and are in d2a2_core.messages.camera_info."""
+"""Camera -> sensor_msgs/CameraInfo; the way back and resizing need no ROS: :mod:`d2a2_core.messages.camera_info`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
 from d2a2_core.geometry import Camera
-from d2a2_core.messages.camera_info import camera_from_info, is_rectified, rectified_info, resized_info
-
-__all__ = ["camera_from_info", "info_from_camera", "is_rectified", "rectified_info", "resized_info"]
 
 
 def info_from_camera(camera: Camera, header: Header) -> CameraInfo:

@@ -51,7 +51,7 @@ class Collected:
     cloud: tuple[np.ndarray, np.ndarray] | None = None  # points (H, W, 3), colours (H, W, 3) of the newest cloud
     infos: int = 0
     clouds: int = 0
-    counters: dict[str, str] = field(default_factory=dict)  # the node's newest diagnostics
+    counters: dict[str, int] = field(default_factory=dict)  # of the node's newest diagnostics, by Statistics' keys
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -203,6 +203,7 @@ def _subscribe(collector, collected: Collected) -> list[str]:
     from sensor_msgs_py import point_cloud2
 
     from d2a2_core.messages.encodings import view
+    from d2a2_ros.diagnostics import Statistics
     from d2a2_ros.images import depth_array
 
     def stamp(msg) -> int:
@@ -231,7 +232,8 @@ def _subscribe(collector, collected: Collected) -> list[str]:
         collected.infos += 1
 
     def on_diagnostics(msg: DiagnosticArray) -> None:
-        collected.counters = {v.key: v.value for v in msg.status[0].values}
+        values = {v.key: v.value for v in msg.status[0].values}
+        collected.counters = {key: int(values.get(text, 0)) for key, text in Statistics.COUNTERS.items()}
 
     outputs = {
         "depth_upsampled/image_raw": (Image, on_depth),
@@ -278,10 +280,10 @@ def report(recording: Recording, got: Collected, out: Path, seconds: float, scal
     counters = got.counters
     rows = [
         ("frames played", str(len(recording))),
-        ("pairs into the node", counters.get("pairs received", "?")),
+        ("pairs into the node", str(counters.get("pairs", "?"))),
         ("pairs out of the node", str(len(got.depth))),
-        ("pairs replaced by newer ones", counters.get("pairs replaced by a newer one", "?")),
-        ("pairs not usable", counters.get("pairs not usable", "?")),
+        ("pairs replaced by newer ones", str(counters.get("replaced", "?"))),
+        ("pairs not usable", str(counters.get("unusable", "?"))),
         ("output rate [Hz]", f"{(len(times) - 1) / (times[-1] - times[0]):.2f}" if len(times) > 1 else "-"),
         ("latency, stamp to subscriber, median [ms]", f"{1000 * np.median(got.latency):.0f}"),
         ("latency, stamp to subscriber, p95 [ms]", f"{1000 * np.percentile(got.latency, 95):.0f}"),
@@ -296,9 +298,8 @@ def report(recording: Recording, got: Collected, out: Path, seconds: float, scal
     table = "\n".join(f"{name:<{width}}  {value:>10}" for name, value in rows)
     (out / "table.txt").write_text(table + "\n")
     print(f"\n{table}\n\nwritten: {out / 'contact_sheet.png'}, {out / 'cloud.ply'}, {out / 'table.txt'}")
-    names = ("ignored (no subscriber)", "replaced by a newer one", "dropped (stamp went back)", "not usable")
-    accounted = len(got.depth) + sum(int(counters.get(f"pairs {name}", 0)) for name in names)
-    if accounted < int(counters.get("pairs received", 0)):
+    accounted = len(got.depth) + sum(counters.get(key, 0) for key in ("unwanted", "replaced", "stale", "unusable"))
+    if accounted < counters.get("pairs", 0):
         print("demo: some pairs went into the node and did not come out", file=sys.stderr)
         return 1
     if node_status not in (0, None):

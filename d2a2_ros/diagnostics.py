@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -13,13 +14,21 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.time import Time
 
-from d2a2_core.geometry import EdgeOffset
+from d2a2_core.geometry.offset_corrector import OffsetCorrector
 
 _RATE_SECONDS = 10.0  # back to which results count for the rate
 
 
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong: a stable code for programs, and a message for people."""
+
+    code: str
+    message: str
+
+
 class Reporter:
-    """Reports each cause at once, and again at most every ``period`` seconds, with the number of times in between."""
+    """Reports each code at once, and again at most every ``period`` seconds, with the number of times in between."""
 
     def __init__(
         self, logger: RcutilsLogger, period: float = 30.0, clock: Callable[[], float] = time.monotonic
@@ -29,15 +38,15 @@ class Reporter:
         self._held_back: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def report(self, cause: str, message: str) -> None:
-        """Logs ``message`` as a warning, unless the same cause was reported within the period."""
+    def report(self, code: str, message: str) -> None:
+        """Logs ``message`` as a warning, unless the same code was reported within the period."""
         with self._lock:
             now = self._clock()
-            if now - self._last.get(cause, -np.inf) < self._period:
-                self._held_back[cause] += 1
+            if now - self._last.get(code, -np.inf) < self._period:
+                self._held_back[code] += 1
                 return
-            self._last[cause] = now
-            again = self._held_back.pop(cause, 0)
+            self._last[code] = now
+            again = self._held_back.pop(code, 0)
         self._logger.warning(message + (f" ({again} more since the last report)" if again else ""))
 
 
@@ -62,7 +71,7 @@ class Statistics:
         self._seconds: deque[float] = deque(maxlen=100)
         self._latency: deque[float] = deque(maxlen=100)
         self._finished: deque[float] = deque(maxlen=30)
-        self.last_fault = ""
+        self.fault: Problem | None = None
 
     def count(self, what: str) -> None:
         """Adds one to a counter of :attr:`COUNTERS`."""
@@ -76,7 +85,7 @@ class Statistics:
             self._seconds.append(seconds)
             self._latency.append(latency)
             self._finished.append(time.monotonic())
-            self.last_fault = ""
+            self.fault = None
 
     def __getitem__(self, what: str) -> int:
         with self._lock:
@@ -97,37 +106,38 @@ class Statistics:
             return out
 
 
-def drift_report(watchdog: EdgeOffset, threshold_px: float) -> tuple[str, dict[str, str]]:
-    """What to say of the offset between depth and colour edges: the problem or nothing, and the figures.
+def drift_report(offsets: OffsetCorrector, threshold_px: float) -> tuple[Problem | None, dict[str, str]]:
+    """Returns what is wrong with the offset between depth and colour edges, if anything, and its figures.
 
-    Low confidence means that nothing is known, not that all is well.
+    Low confidence means that nothing is known, not that all is well. A threshold of 0 does not look.
     """
-    offset = watchdog.estimate() if threshold_px else None
+    offset, drifted = offsets.look(threshold_px) if threshold_px else (None, False)
     if offset is None:
-        return "", {}
+        return None, {}
     figures = {
         "edge offset [px]": f"{offset.dx:+.1f} {offset.dy:+.1f}",
         "edge offset confidence": f"{offset.confidence:.2f}",
     }
-    if not watchdog.drifted(threshold_px):
-        return "", figures
-    return (
+    if not drifted:
+        return None, figures
+    message = (
         f"depth edges are {offset.magnitude:.1f} px off the colour edges (right {offset.dx:+.1f}, down {offset.dy:+.1f}): the "
         "extrinsics or intrinsics have drifted; calibrate the cameras again, or set correct_offset"
-    ), figures
+    )
+    return Problem("drift", message), figures
 
 
 def diagnostic_array(
-    name: str, stamp: Time, statistics: Statistics, constants: dict[str, str], problem: str
+    name: str, stamp: Time, statistics: Statistics, state: dict[str, str], problem: Problem | None
 ) -> DiagnosticArray:
-    """The node's state as one DiagnosticStatus: OK, or WARN with the problem as its message."""
-    problem = problem or statistics.last_fault
+    """The node's state as one DiagnosticStatus: OK, or WARN with the problem's message; its code is the value "problem"."""
+    values = state | {"problem": problem.code if problem else ""} | statistics.values()
     status = DiagnosticStatus(
         level=DiagnosticStatus.WARN if problem else DiagnosticStatus.OK,
         name=f"{name}: depth upsampling",
-        message=problem or "ok",
-        hardware_id=constants.get("device", ""),
-        values=[KeyValue(key=k, value=v) for k, v in (constants | statistics.values()).items()],
+        message=problem.message if problem else "ok",
+        hardware_id=state.get("device", ""),
+        values=[KeyValue(key=k, value=v) for k, v in values.items()],
     )
     array = DiagnosticArray(status=[status])
     array.header.stamp = stamp.to_msg()

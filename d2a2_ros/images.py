@@ -11,7 +11,6 @@ import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from d2a2_core.depth.units import to_millimetres
 from d2a2_core.messages import encodings
 from d2a2_core.messages.encodings import COLOR_ENCODINGS, DEPTH_ENCODINGS, PLAIN, FrameError, view
 
@@ -22,7 +21,6 @@ __all__ = [
     "FrameError",
     "color_array",
     "depth_array",
-    "depth_message",
     "image_type",
     "to_message",
     "view",
@@ -92,19 +90,12 @@ def to_message(image: np.ndarray, encoding: str, header: Header) -> Image:
     return msg
 
 
-def depth_message(depth: np.ndarray, encoding: str, header: Header) -> Image:
-    """Depth (H, W) float32 metres with NaN as 32FC1 metres, or as 16UC1 millimetres: 0 invalid, clamped to 1..65535."""
-    if encoding == "32FC1":
-        return to_message(depth, "32FC1", header)
-    return to_message(to_millimetres(depth), "16UC1", header)
-
-
 def _through_cv_bridge(msg: Image, desired: str) -> np.ndarray:
     try:
         from cv_bridge import CvBridge
     except Exception as error:  # its compiled part raises various types under NumPy 2 or OpenCV 5
         raise FrameError(
-            f"color encoding {msg.encoding}",
+            "encoding",
             f"colour encoding {msg.encoding!r} needs cv_bridge, which does not import here ({error}); let the driver "
             f"publish one of {', '.join(COLOR_ENCODINGS)}",
         ) from error
@@ -112,7 +103,7 @@ def _through_cv_bridge(msg: Image, desired: str) -> np.ndarray:
         return CvBridge().imgmsg_to_cv2(msg, desired)
     except Exception as error:  # CvBridgeError, or whatever OpenCV raises on a damaged buffer
         raise FrameError(
-            f"color encoding {msg.encoding}",
+            "encoding",
             f"colour encoding {msg.encoding!r} cannot be converted to {desired} ({error}); let the driver publish one of "
             f"{', '.join(COLOR_ENCODINGS)}",
         ) from error

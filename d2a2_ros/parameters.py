@@ -19,6 +19,7 @@ from d2a2_core.geometry.plan import REGISTRATIONS
 from d2a2_core.messages.camera_info import RECTIFIED_INPUTS
 from d2a2_core.network import VIEWS
 from d2a2_core.pipeline import GEOMETRIES, RANGES, PipelineSettings
+from d2a2_core.stream import OUTPUT_ENCODINGS, STAMP_SOURCES, StreamOptions
 from d2a2_core.upsampler import PRECISIONS, RUNTIMES
 from d2a2_core.weights import DEFAULT_WEIGHTS
 from d2a2_ros.images import COMPRESSED_INPUTS
@@ -103,12 +104,12 @@ SPECS = (
     Spec("sync_queue_size", 10, "Messages of each topic that wait for their partner.", bounds=(1, 1000)),
     Spec(
         "output_encoding", "32FC1", "Of the upsampled depth: 32FC1 (metres, NaN invalid) or 16UC1 (millimetres, 0 invalid).",
-        choices=("32FC1", "16UC1"), live=True,
+        choices=OUTPUT_ENCODINGS, live=True,
     ),
     Spec("cloud_stride", 1, "The cloud takes every n-th row and column.", bounds=(1, 64), live=True),
     Spec(
         "stamp_source", "color", "Whose stamp the outputs carry; they are in the colour camera's frame either way.",
-        choices=("color", "depth"), live=True,
+        choices=STAMP_SOURCES, live=True,
     ),
     Spec(
         "registration", "auto", "Whether depth is brought into the colour camera's view here; auto goes by frame_ids, sizes and "
@@ -192,6 +193,10 @@ class NodeParameters:
             return self._node.get_parameter(name).value
         except ParameterUninitializedException:  # one that need not be set
             return next(spec.default for spec in SPECS if spec.name == name)
+
+    def stream(self) -> StreamOptions:
+        """The options of the stream as they are now."""
+        return StreamOptions(**{f.name: getattr(self, f.name) for f in fields(StreamOptions)})
 
     def pipeline(self) -> PipelineSettings:
         """The settings of the pipeline as they are now.

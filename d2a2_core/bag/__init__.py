@@ -3,7 +3,8 @@
 Reading and writing is the `rosbags` library's, which is imported only when a bag is opened.
 """
 
-from d2a2_core.bag.convert import BagOptions, Summary, upsample_bag
+from d2a2_core.bag.convert import upsample_bag
+from d2a2_core.bag.options import BagOptions, Summary
 from d2a2_core.bag.storage import BagError
 
 __all__ = ["BagError", "BagOptions", "Summary", "upsample_bag"]

@@ -10,121 +10,26 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
+from typing import Any
 
 from d2a2_core.bag import messages as msgs
 from d2a2_core.bag.journal import Journal
 from d2a2_core.bag.merge import OUTPUTS, merge, topic_of
+from d2a2_core.bag.options import BagOptions, Summary
 from d2a2_core.bag.pairing import ApproximatePairs
+from d2a2_core.bag.pairs import BagHost, PairConverter
 from d2a2_core.bag.storage import BagError, fingerprint, messages, open_bag, storage_of
-from d2a2_core.bag.topics import INFO, Topics, choose_topics
+from d2a2_core.bag.topics import INFO, BagTopics, choose_topics
 from d2a2_core.bag.transforms import TF, StaticTransforms
-from d2a2_core.bag.worker import PairWorker
-from d2a2_core.depth.provenance import POINTS_PROVENANCE
-from d2a2_core.messages.camera_info import RECTIFIED_INPUTS
 from d2a2_core.messages.encodings import FrameError
+from d2a2_core.stream import Engine
 
+_FORMAT = 2  # of the journal's headers
 _HOPELESS = 20  # so many unusable pairs and none usable: more will not help
-
-
-class Engine(Protocol):
-    """What computes: :class:`d2a2_core.pipeline.DepthPipeline`, or anything with its three methods below."""
-
-    def process(self, color: np.ndarray, depth: np.ndarray, *cameras_extrinsics_frames: Any) -> Any:
-        """See :meth:`DepthPipeline.process`."""
-
-    def state(self) -> dict:
-        """What the next frame depends on from the ones before, as JSON can hold it."""
-
-    def restore(self, state: dict) -> None:
-        """Takes what :meth:`state` returned: the next frame comes out as if the ones before had just been processed."""
-
-
-@dataclass(frozen=True)
-class BagOptions:
-    """What a user may choose.
-
-    Attributes:
-        color, depth, color_info, depth_info: topics; None guesses.
-        slop: largest difference of the stamps of a pair, seconds; queue_size: images of each camera that wait.
-        prefix: of the topics that are added.
-        storage: "mcap" or "sqlite3"; None as the input.
-        cloud: whether to add points too; cloud_stride: every n-th row and column; points_provenance: which points it holds, a
-            name of :data:`d2a2_core.depth.provenance.POINTS_PROVENANCE`.
-        output_encoding: "32FC1" or "16UC1".
-        stamp_source: "color" or "depth".
-        output_frame: frame_id of the outputs; empty: the colour image's.
-        start, end: seconds from the bag's start between which pairs are upsampled; everything is copied all the same.
-        rectified_input: which images come without the distortion that their infos have, one of
-            :data:`d2a2_core.messages.camera_info.RECTIFIED_INPUTS`.
-        extrinsics: translation and quaternion x y z w from the depth to the colour camera, 7 numbers; None: /tf_static.
-    """
-
-    color: str | None = None
-    depth: str | None = None
-    color_info: str | None = None
-    depth_info: str | None = None
-    slop: float = 0.015
-    queue_size: int = 10
-    prefix: str = "/depth_upsampled"
-    storage: str | None = None
-    cloud: bool = False
-    cloud_stride: int = 1
-    points_provenance: str = "all"
-    output_encoding: str = "32FC1"
-    stamp_source: str = "color"
-    output_frame: str = ""
-    start: float | None = None
-    end: float | None = None
-    rectified_input: str = "auto"
-    extrinsics: tuple[float, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if not (self.slop >= 0 and self.queue_size >= 1 and self.cloud_stride >= 1):
-            raise BagError(
-                f"expected slop >= 0, queue_size >= 1 and cloud_stride >= 1, got {self.slop}, {self.queue_size} and "
-                f"{self.cloud_stride}"
-            )
-        if self.points_provenance not in POINTS_PROVENANCE:
-            raise BagError(
-                f"points_provenance must be one of {sorted(POINTS_PROVENANCE)}, got {self.points_provenance!r}"
-            )
-        if self.rectified_input not in RECTIFIED_INPUTS:
-            raise BagError(f"rectified_input must be one of {RECTIFIED_INPUTS}, got {self.rectified_input!r}")
-        if not self.prefix.startswith("/"):
-            raise BagError(f"prefix must start with '/', got {self.prefix!r}")
-
-
-@dataclass
-class Summary:
-    """What happened. ``skipped`` counts pairs and images that could not be used, by cause, with one message each."""
-
-    pairs: int = 0
-    written: int = 0
-    resumed: int = 0
-    color_images: int = 0
-    depth_images: int = 0
-    skipped: Counter = field(default_factory=Counter)
-    examples: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    last_stamp: int | None = None
-
-    def skip(self, cause: str, message: str) -> None:
-        """Counts one more."""
-        self.skipped[cause] += 1
-        self.examples.setdefault(cause, message)
-
-    def note(self, text: str) -> None:
-        """Keeps a remark for the user, once."""
-        if text not in self.notes:
-            self.notes.append(text)
 
 
 def upsample_bag(
@@ -179,7 +84,13 @@ def upsample_bag(
 
 
 def _compute(
-    reader: Any, topics: Topics, engine: Engine, options: BagOptions, journal: Journal, summary: Summary, progress: Any
+    reader: Any,
+    topics: BagTopics,
+    engine: Engine,
+    options: BagOptions,
+    journal: Journal,
+    summary: Summary,
+    progress: Any,
 ) -> None:
     for head in journal.recover():
         summary.resumed += 1
@@ -188,13 +99,14 @@ def _compute(
     if summary.resumed:
         engine.restore(state)
     transforms = StaticTransforms() if options.extrinsics else _static(reader)
-    worker = PairWorker(topics, engine, options, transforms, summary.note)
+    converter = PairConverter(topics, engine, BagHost(transforms, options, summary), options)
+    converter.stream.last_stamp = summary.last_stamp
     total = min(sum(c.msgcount for c in image.connections) for image in (topics.color, topics.depth))
     with _bar(progress, total, "pair") as bar:
         for time, color, depth, infos in _pairs(reader, topics, options, summary):
             summary.pairs += 1
             if summary.pairs > summary.resumed:
-                head, outputs = worker.outputs(color, depth, infos, summary.last_stamp)
+                head, outputs = converter.outputs(color, depth, infos)
                 head |= {"time": time, "state": engine.state()}
                 journal.append(head, outputs)
                 _count(summary, head)
@@ -204,14 +116,14 @@ def _compute(
 
 
 def _count(summary: Summary, head: dict) -> None:
-    if head["cause"]:
-        summary.skip(head["cause"], head["message"])
+    if head["code"]:
+        summary.skip(head["code"], head["message"])
     else:
         summary.written += 1
         summary.last_stamp = head["stamp"]
 
 
-def _pairs(reader: Any, topics: Topics, options: BagOptions, summary: Summary) -> Iterator[tuple]:
+def _pairs(reader: Any, topics: BagTopics, options: BagOptions, summary: Summary) -> Iterator[tuple]:
     """(bag time in ns, serialised colour, serialised depth, infos) of every pair within the time window.
 
     ``infos`` are the latest serialised camera infos of colour and depth, the first ones of the bag until one came.
@@ -238,7 +150,7 @@ def _pairs(reader: Any, topics: Topics, options: BagOptions, summary: Summary) -
         try:
             stamp = msgs.stamp_ns(raw)
         except FrameError as error:
-            summary.skip(error.cause, f"{connection.topic}: {error}")
+            summary.skip(error.code, f"{connection.topic}: {error}")
             continue
         pair = pairing.add(which, stamp, raw)
         if pair:
@@ -266,7 +178,7 @@ def _require_results(summary: Summary, options: BagOptions) -> None:
         return
     counts = f"{summary.color_images} colour and {summary.depth_images} depth images"
     if summary.pairs:
-        reasons = "; ".join(f"{message} ({summary.skipped[cause]}x)" for cause, message in summary.examples.items())
+        reasons = "; ".join(f"{message} ({summary.skipped[code]}x)" for code, message in summary.examples.items())
         raise BagError(f"none of the first {summary.pairs} pairs can be used: {reasons}")
     if not (summary.color_images and summary.depth_images):
         raise BagError(f"{counts} lie between --start and --end; nothing to pair")
@@ -282,7 +194,9 @@ def _require_results(summary: Summary, options: BagOptions) -> None:
 
 def _job(source: Path, options: BagOptions, job: dict | None) -> dict:
     """Everything the results depend on, as JSON gives it back."""
-    return json.loads(json.dumps({"bag": fingerprint(source), "options": asdict(options), "engine": job or {}}))
+    return json.loads(
+        json.dumps({"format": _FORMAT, "bag": fingerprint(source), "options": asdict(options), "engine": job or {}})
+    )
 
 
 def _refuse_own_topics(reader: Any, prefix: str) -> None:
@@ -306,7 +220,7 @@ def _journal(partial: Path, job: dict) -> Iterator[Journal]:
         before = json.loads(path.read_text())
         if before != job:
             different = sorted(k for k in job["options"] if before["options"].get(k) != job["options"][k])
-            different += [k for k in ("bag", "engine") if before[k] != job[k]]
+            different += [k for k in ("format", "bag", "engine") if before.get(k) != job[k]]
             raise BagError(
                 f"{partial} holds an interrupted run with other settings ({', '.join(different)}); use the same again, or "
                 "remove that folder"

@@ -10,7 +10,7 @@ import numpy as np
 
 from d2a2_core.bag.storage import typestore
 from d2a2_core.bag.topics import COMPRESSED, IMAGE, INFO
-from d2a2_core.depth.units import to_millimetres
+from d2a2_core.messages.cloud import FIELDS
 from d2a2_core.messages.encodings import (
     PLAIN,
     FrameError,
@@ -30,7 +30,7 @@ def stamp_ns(raw: bytes) -> int:
         FrameError: too short, or not CDR.
     """
     if len(raw) < 12 or raw[0] != 0 or raw[1] > 1:
-        raise FrameError("no message", f"message is damaged: {len(raw)} bytes without a header")
+        raise FrameError("no_message", f"message is damaged: {len(raw)} bytes without a header")
     seconds, nanoseconds = struct.unpack_from("<iI" if raw[1] else ">iI", raw, 4)
     return seconds * 1_000_000_000 + nanoseconds
 
@@ -44,7 +44,7 @@ def deserialize(raw: bytes, msgtype: str) -> Any:
     try:
         return typestore().deserialize_cdr(raw, msgtype)
     except Exception as error:  # rosbags' own, or whatever NumPy raises on wrong lengths
-        raise FrameError("no message", f"message is damaged ({error})") from error
+        raise FrameError("no_message", f"message is damaged ({error})") from error
 
 
 def read_color(msg: Any) -> np.ndarray:
@@ -75,33 +75,15 @@ def image(pixels: np.ndarray, encoding: str, head: Any) -> memoryview:
     return typestore().serialize_cdr(msg, IMAGE)
 
 
-def depth_image(depth: np.ndarray, encoding: str, head: Any) -> memoryview:
-    """Depth (H, W) float32 metres with NaN as 32FC1 metres, or as 16UC1 millimetres: 0 invalid, clamped to 1..65535."""
-    return image(depth if encoding == "32FC1" else to_millimetres(depth), encoding, head)
-
-
 def camera_info(info: Any) -> memoryview:
     """A serialised CameraInfo."""
     return typestore().serialize_cdr(info, INFO)
 
 
-def cloud(points: np.ndarray, colors: np.ndarray, provenance: np.ndarray, head: Any) -> memoryview:
-    """A serialised, organised cloud, NaN where there is no depth; fields x, y, z, rgb and provenance.
-
-    Args:
-        points: (H, W, 3) float32 metres.
-        colors: (H, W, 3) uint8 RGB.
-        provenance: (H, W) uint8.
-        head: std_msgs/Header.
-    """
-    types, (height, width) = typestore().types, points.shape[:2]
-    field = types["sensor_msgs/msg/PointField"]
-    fields = [field(name, 4 * i, field.FLOAT32, 1) for i, name in enumerate(("x", "y", "z", "rgb"))]
-    fields.append(field("provenance", 16, field.UINT8, 1))
-    packed = np.empty((height, width), np.dtype([("xyz", "f4", 3), ("rgb", "u4"), ("provenance", "u1")]))
-    rgb = colors.astype(np.uint32)
-    packed["xyz"], packed["provenance"] = points, provenance
-    packed["rgb"] = rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
+def cloud(packed: np.ndarray, head: Any) -> memoryview:
+    """A serialised, organised cloud of what :func:`d2a2_core.messages.cloud.pack_cloud` packed, (H, W)."""
+    types, (height, width) = typestore().types, packed.shape
+    fields = [types["sensor_msgs/msg/PointField"](name, offset, kind, 1) for name, offset, kind in FIELDS]
     step = packed.itemsize
     msg = types[CLOUD](
         head, height, width, fields, sys.byteorder == "big", step, step * width, _bytes(packed), is_dense=False

@@ -38,7 +38,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Topics:
+class BagTopics:
     """The choice; the infos are topic names, or None where the bag has none."""
 
     color: Candidate
@@ -57,7 +57,7 @@ class Topics:
 
 def choose_topics(
     reader: Any, color: str | None, depth: str | None, color_info: str | None, depth_info: str | None
-) -> Topics:
+) -> BagTopics:
     """Takes the topics that are given, and guesses the others.
 
     Raises:
@@ -68,7 +68,7 @@ def choose_topics(
     chosen_color = _choose("color", color, candidates, _color_rank, chosen_depth.topic)
     if chosen_color.topic == chosen_depth.topic:
         raise BagError(f"{chosen_color.topic} was given for colour and for depth")
-    return Topics(
+    return BagTopics(
         chosen_color, chosen_depth, _info(reader, color_info, chosen_color), _info(reader, depth_info, chosen_depth)
     )
 

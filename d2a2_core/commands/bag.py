@@ -7,9 +7,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from d2a2_core.bag.convert import BagOptions, Engine, Summary, upsample_bag
+from d2a2_core.bag import BagOptions, Summary, upsample_bag
 from d2a2_core.depth.provenance import POINTS_PROVENANCE
 from d2a2_core.messages.camera_info import RECTIFIED_INPUTS
+from d2a2_core.stream import Engine
 
 _HELP = {
     "color": "topic of the colour image (Image or CompressedImage); without it: by type, encoding and name",
@@ -93,17 +94,22 @@ def report(summary: Summary) -> list[str]:
 def _engine(o: argparse.Namespace) -> tuple[Engine, dict]:
     """The live node's engine, and what its results depend on."""
     from d2a2_core.pipeline import DepthPipeline, PipelineSettings
-    from d2a2_core.upsampler import DepthUpsampler
     from d2a2_core.weights import resolve_weights, sha256
-    from d2a2_core.weights.sidecars import INT8, SIGMA, load_sigma_head
+    from d2a2_core.weights.sidecars import INT8, SIGMA
 
     settings = {f.name: getattr(o, f.name) for f in _pipeline_fields()}
-    upsampler = DepthUpsampler.from_pretrained(
-        o.weights, o.device, o.precision, scale=o.scale, ensemble=o.ensemble, runtime=o.runtime
-    )
     settings["color_offset"] = tuple(settings["color_offset"])
     # The watchdog only reports, or corrects as it goes, which a run that is resumed could not repeat.
-    pipeline = DepthPipeline(upsampler, PipelineSettings(**settings, watchdog=False), load_sigma_head(o.weights))
+    pipeline = DepthPipeline.from_pretrained(
+        o.weights,
+        o.device,
+        o.precision,
+        PipelineSettings(**settings, watchdog=False),
+        scale=o.scale,
+        ensemble=o.ensemble,
+        runtime=o.runtime,
+    )
+    upsampler = pipeline.upsampler
     files = {"weights": resolve_weights(o.weights)}
     files["sigma"] = SIGMA.path(files["weights"])
     if upsampler.precision == "int8":

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import array
 import copy
 import re
 from typing import Any
+
+import numpy as np
 
 from d2a2_core.geometry.camera import Camera
 
@@ -54,6 +57,24 @@ def rectified_info(info: Any) -> Any:
 def _fill(array: Any, values: list[float]) -> None:
     for i, value in enumerate(values):  # arrays of the message's own type, whichever that is
         array[i] = value
+
+
+def info_with_camera(info: Any, camera: Camera) -> Any:
+    """Returns a copy of ``info`` with the matrices and the distortion of ``camera``, for a whole image of its size."""
+    out = copy.deepcopy(info)
+    out.width, out.height = camera.width, camera.height
+    out.distortion_model = camera.model or "plumb_bob"
+    coefficients = [float(v) for v in camera.distortion or (0.0,) * 5]
+    # The field is of variable length, so it is replaced; an array.array in rclpy's messages, NumPy's in a bag's.
+    out.d = np.array(coefficients) if isinstance(info.d, np.ndarray) else array.array("d", coefficients)
+    _fill(out.k, [camera.fx, 0.0, camera.cx, 0.0, camera.fy, camera.cy, 0.0, 0.0, 1.0])
+    _fill(out.r, [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0])
+    _fill(out.p, [camera.fx, 0.0, camera.cx, 0.0, 0.0, camera.fy, camera.cy, 0.0, 0.0, 0.0, 1.0, 0.0])
+    out.binning_x = out.binning_y = 0
+    roi = out.roi
+    roi.x_offset = roi.y_offset = roi.width = roi.height = 0
+    roi.do_rectify = False
+    return out
 
 
 def camera_from_info(info: Any) -> Camera:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from d2a2_core.errors import CodedError
 from d2a2_core.messages.rvl import decode_rvl
 
 #: encoding: (dtype, channels), for what is read without any library
@@ -31,12 +32,8 @@ _RVL_SIZE = struct.Struct("<II")
 _MOST_PIXELS = 1 << 26  # so that a damaged size asks for no gigabytes
 
 
-class FrameError(ValueError):
-    """A message that cannot be used. ``cause`` is the same for all messages with the same fault."""
-
-    def __init__(self, cause: str, message: str) -> None:
-        super().__init__(message)
-        self.cause = cause
+class FrameError(CodedError):
+    """A message that cannot be used."""
 
 
 def view(msg: Any) -> np.ndarray:
@@ -82,14 +79,15 @@ def color_array(msg: Any, convert: Callable[[Any, str], np.ndarray] | None = Non
         if msg.encoding == "mono8":
             return np.broadcast_to(pixels[..., None], (*pixels.shape, 3))
         return pixels[..., 2::-1] if msg.encoding.startswith("bgr") else pixels[..., :3]
-    cause = f"color encoding {msg.encoding}"
     if msg.encoding in ("16UC1", "32FC1"):
         raise FrameError(
-            cause, f"the colour topic carries encoding {msg.encoding!r}, which is depth; are the two topics swapped?"
+            "encoding",
+            f"the colour topic carries encoding {msg.encoding!r}, which is depth; are the two topics swapped?",
         )
     if convert is None:
         raise FrameError(
-            cause, f"colour encoding {msg.encoding!r} is not supported; expected one of {', '.join(COLOR_ENCODINGS)}"
+            "encoding",
+            f"colour encoding {msg.encoding!r} is not supported; expected one of {', '.join(COLOR_ENCODINGS)}",
         )
     return convert(msg, "rgb8")
 
@@ -103,7 +101,7 @@ def depth_array(msg: Any) -> np.ndarray:
     if msg.encoding not in DEPTH_ENCODINGS:
         hint = "; are the two topics swapped?" if msg.encoding in COLOR_ENCODINGS else ""
         raise FrameError(
-            f"depth encoding {msg.encoding}",
+            "encoding",
             f"the depth topic carries encoding {msg.encoding!r}; expected one of {', '.join(DEPTH_ENCODINGS)}{hint}",
         )
     return _metres(view(msg))
@@ -117,10 +115,10 @@ def compressed_color_array(msg: Any) -> np.ndarray:
     """
     if is_compressed_depth(msg.format):
         raise FrameError(
-            f"color format {msg.format}",
+            "format",
             f"the colour topic carries format {msg.format!r}, which is depth; are the two topics swapped?",
         )
-    return np.asarray(_decoded(msg.data, f"color format {msg.format}", "colour").convert("RGB"))
+    return np.asarray(_decoded(msg.data, "colour").convert("RGB"))
 
 
 def compressed_depth_array(msg: Any) -> np.ndarray:
@@ -134,10 +132,10 @@ def compressed_depth_array(msg: Any) -> np.ndarray:
         FrameError: not such an image, or a damaged one.
     """
     encoding, transport = msg.format.split(";")[0].strip(), msg.format.lower()
-    data, cause = bytes(memoryview(msg.data)), f"depth format {msg.format}"
+    data = bytes(memoryview(msg.data))
     if "jpeg" in transport or "jpg" in transport:
         raise FrameError(
-            cause, f"depth format {msg.format!r} is not supported; expected compressedDepth with PNG or RVL"
+            "format", f"depth format {msg.format!r} is not supported; expected compressedDepth with PNG or RVL"
         )
     quantisation = (0.0, 0.0)
     if is_compressed_depth(msg.format):
@@ -146,13 +144,11 @@ def compressed_depth_array(msg: Any) -> np.ndarray:
         _, *quantisation = _COMPRESSED_DEPTH_HEADER.unpack_from(data)
         data = data[_COMPRESSED_DEPTH_HEADER.size :]
     pixels = (
-        _rvl(data)
-        if is_compressed_depth(msg.format) and "rvl" in transport
-        else np.asarray(_decoded(data, cause, "depth"))
+        _rvl(data) if is_compressed_depth(msg.format) and "rvl" in transport else np.asarray(_decoded(data, "depth"))
     )
     if pixels.ndim != 2 or pixels.dtype not in (np.uint16, np.int32):
         raise FrameError(
-            cause, f"depth of format {msg.format!r} must be a 16-bit grey PNG, got {pixels.dtype}{pixels.shape}"
+            "format", f"depth of format {msg.format!r} must be a 16-bit grey PNG, got {pixels.dtype}{pixels.shape}"
         )
     pixels = pixels.astype(np.uint16)
     if encoding != "32FC1":
@@ -186,12 +182,14 @@ def _rvl(data: bytes) -> np.ndarray:
         raise FrameError("damaged", f"compressed depth image is damaged ({error})") from error
 
 
-def _decoded(data: Any, cause: str, which: str) -> Image.Image:
+def _decoded(data: Any, which: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(memoryview(data)), formats=("JPEG", "PNG"))
         image.load()
     except UnidentifiedImageError as error:
-        raise FrameError(cause, f"compressed {which} image is neither JPEG nor PNG, or its start is damaged") from error
+        raise FrameError(
+            "format", f"compressed {which} image is neither JPEG nor PNG, or its start is damaged"
+        ) from error
     except (OSError, ValueError, SyntaxError, struct.error) as error:  # Pillow's, for damaged files
         raise FrameError("damaged", f"compressed {which} image is damaged ({error})") from error
     return image

@@ -11,18 +11,23 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from d2a2_core.pipeline import PipelineSettings
+
 
 class StubEngine:
     """As DepthPipeline from the outside. ``kill_at``: frame (from 0) at which the process ends."""
 
+    settings = PipelineSettings(watchdog=False)
+
     def __init__(self, kill_at=None):
         self.frames, self.kill_at, self.calls = 0, kill_at, []
 
-    def process(self, color, depth, color_camera, depth_camera, extrinsics, color_frame, depth_frame):
+    def process(self, pair, sigma=True):
+        color, depth = pair.color, pair.depth
         if self.frames == self.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
         self.frames += 1
-        self.calls.append((color_camera, depth_camera, extrinsics, color_frame, depth_frame))
+        self.calls.append((pair.color_camera, pair.depth_camera, pair.extrinsics, pair.color_frame, pair.depth_frame))
         del self.calls[:-1]
         if depth.max() > 60:
             raise ValueError("this depth is unbelievable")
@@ -30,7 +35,8 @@ class StubEngine:
         out = depth[rows][:, columns] + np.float32(self.frames)
         return SimpleNamespace(
             depth=out, provenance=np.full(out.shape, 1, np.uint8), sigma=out * np.float32(0.01), color=color,
-            camera=color_camera, registration="depth is taken as registered: a stub said so",
+            camera=pair.color_camera, registration="depth is taken as registered: a stub said so", offset=(0, 0),
+            assumed_registered=True,
         )  # fmt: skip
 
     def state(self):

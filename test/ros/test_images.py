@@ -12,7 +12,7 @@ from d2a2_core.geometry import Camera
 from d2a2_core.messages.camera_info import camera_from_info, resized_info
 from d2a2_core.messages.encodings import FrameError, view
 from d2a2_ros.cameras import info_from_camera
-from d2a2_ros.images import color_array, depth_array, depth_message, image_type, to_message
+from d2a2_ros.images import color_array, depth_array, image_type, to_message
 
 RNG = np.random.default_rng(0)
 
@@ -80,7 +80,7 @@ def test_damaged_messages_are_refused_with_a_cause(change, cause):
         setattr(msg, name, value)
     with pytest.raises(FrameError) as caught:
         depth_array(msg)
-    assert caught.value.cause == cause
+    assert caught.value.code == cause
 
 
 @pytest.mark.parametrize(
@@ -113,11 +113,6 @@ def test_an_encoding_nobody_knows_is_named():
         color_array(msg)
     with pytest.raises(FrameError, match="lidar_soup"):
         depth_array(msg)
-
-
-def test_depth_message_in_millimetres_clamps_and_marks_invalid():
-    depth = np.array([[np.nan, 0.0004, 1.2344, 65.6, 1e6]], np.float32)
-    np.testing.assert_array_equal(view(depth_message(depth, "16UC1", Header())), [[0, 1, 1234, 65535, 65535]])
 
 
 @pytest.mark.parametrize(

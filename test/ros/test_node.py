@@ -103,7 +103,7 @@ def test_cloud_stride(bench):
 
 def test_nothing_is_computed_while_nobody_subscribes(bench, monkeypatch):
     b = bench()
-    monkeypatch.setattr(b.node.pipeline, "process", lambda *_: pytest.fail("computed without a subscriber"))
+    monkeypatch.setattr(b.node.pipeline, "process", lambda *_, **__: pytest.fail("computed without a subscriber"))
     b.send_pair()
     b.wait(lambda: b.node.statistics["unwanted"] == 1)
     assert b.node.statistics["unusable"] == 0
@@ -111,7 +111,7 @@ def test_nothing_is_computed_while_nobody_subscribes(bench, monkeypatch):
 
 def test_no_cloud_is_made_without_a_subscriber(bench, monkeypatch):
     b = bench()
-    monkeypatch.setattr("d2a2_ros.node.cloud_message", lambda *_: pytest.fail("made a cloud for nobody"))
+    monkeypatch.setattr("d2a2_core.stream.pack_cloud", lambda *_: pytest.fail("made a cloud for nobody"))
     b.listen(DEPTH, Image)
     b.send("color/camera_info", camera_info())
     b.wait(lambda: "color" in b.node._infos)
@@ -209,7 +209,7 @@ def test_depth_without_any_valid_pixel_gives_nan_and_no_provenance(bench, value)
 
 
 def test_missing_depth_topic_and_unmatched_stamps_are_said(bench, monkeypatch):
-    monkeypatch.setattr("d2a2_ros.node._SILENCE", 0.3)
+    monkeypatch.setattr("d2a2_ros.silence._SILENCE", 0.3)
     b = bench()
     color = image(np.zeros((32, 48, 3), np.uint8), "rgb8", 1.0)
 
@@ -408,7 +408,7 @@ def test_the_rate_is_that_of_the_last_seconds(monkeypatch):
 
 
 def test_topics_on_which_nothing_comes_are_named(bench, monkeypatch):
-    monkeypatch.setattr("d2a2_ros.node._SILENCE", 0.3)
+    monkeypatch.setattr("d2a2_ros.silence._SILENCE", 0.3)
     b = bench()
     b.wait(lambda: any("no images" in w for w in b.warnings))
     message = next(w for w in b.warnings if "no images" in w)

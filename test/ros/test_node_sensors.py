@@ -17,7 +17,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from sensor_msgs_py import point_cloud2
 
 from d2a2_core import Provenance
-from d2a2_core.geometry import Camera, Offset
+from d2a2_core.geometry import Camera, CameraPair, Offset
 from d2a2_core.messages.encodings import view
 from d2a2_core.pipeline import DepthPipeline
 from d2a2_core.runtime.openvino import OpenVinoNetwork, has_openvino
@@ -141,8 +141,8 @@ def test_the_node_ends_while_it_waits_for_tf(bench, tf):
     b.listen(DEPTH, Image)
     send_infos(b)
     b.send_pair(depth=wall())
-    b.wait(lambda: b.node.extrinsics._waited)
-    b.node.extrinsics.stop()
+    b.wait(lambda: b.node.transforms._waited)
+    b.node.transforms.stop()
     b.wait(lambda: b.node.statistics["unusable"] == 1, 5.0)
 
 
@@ -152,7 +152,7 @@ def test_tf_is_not_asked_where_registration_is_off(bench, tf):
     send_infos(b)
     b.send_pair()
     b.wait_for(DEPTH)
-    assert not b.node.extrinsics._waited
+    assert not b.node.transforms._waited
 
 
 def test_camera_infos_that_come_just_after_the_first_images_are_waited_for(bench):
@@ -346,7 +346,7 @@ def test_sigma_is_published_where_there_is_a_head(bench, monkeypatch):
         def predict(self, guide, lr, hr):
             return hr * 0.01
 
-    monkeypatch.setattr("d2a2_ros.node.load_sigma_head", lambda weights: Head())
+    monkeypatch.setattr("d2a2_core.pipeline.load_sigma_head", lambda weights: Head())
     b = bench()
     b.listen(SIGMA, Image)
     b.listen(DEPTH, Image)
@@ -364,7 +364,7 @@ def test_sigma_is_not_computed_while_nobody_subscribes(bench, monkeypatch):
         def predict(self, guide, lr, hr):
             raise AssertionError("nobody wants it")
 
-    monkeypatch.setattr("d2a2_ros.node.load_sigma_head", lambda weights: Head())
+    monkeypatch.setattr("d2a2_core.pipeline.load_sigma_head", lambda weights: Head())
     b = bench()
     b.listen(DEPTH, Image)
     b.send_pair()
@@ -376,7 +376,7 @@ def test_diagnostics_do_not_look_at_the_watchdog_while_it_is_updated(bench, monk
     b.listen("/diagnostics", DiagnosticArray)
     looked = []
     monkeypatch.setattr(b.node.pipeline.watchdog, "estimate", lambda: looked.append(1))
-    with b.node.pipeline.watching:
+    with b.node.pipeline.offsets._lock:
         before = len(looked)
         time.sleep(1.5)  # more than the timer's period
         assert len(looked) == before
@@ -468,7 +468,7 @@ def test_compressed_images_give_what_their_pixels_give(bench):
     b.send("color/image_raw", compressed(color, "PNG", "rgb8; png compressed bgr8"))
     b.send("depth/image_raw", compressed(depth, "PNG", "16UC1; compressedDepth png", header=bytes(12)))
     pipeline = DepthPipeline(b.node.upsampler, b.node.settings.pipeline())
-    expected = pipeline.process(color, depth.astype(np.float32) * np.float32(0.001)).depth
+    expected = pipeline.process(CameraPair(color, depth.astype(np.float32) * np.float32(0.001))).depth
     np.testing.assert_array_equal(depth_array(b.wait_for(DEPTH)[0]), expected)
 
 
@@ -499,7 +499,7 @@ def test_images_of_another_type_are_found(bench, monkeypatch, kind, topic, expec
     """From another process, as it were: one participant cannot hold a topic with two types."""
     import rclpy
 
-    monkeypatch.setattr("d2a2_ros.node._SILENCE", 0.3)
+    monkeypatch.setattr("d2a2_ros.silence._SILENCE", 0.3)
     b = bench()
     b.tester.destroy_publisher(b._publishers.pop("color/image_raw"))
     context = rclpy.Context()
@@ -528,10 +528,10 @@ def test_a_pair_dropped_for_its_stamp_is_a_fault_until_the_next_one(bench):
     b.send_pair(stamp=2.0)
     b.wait_for(DEPTH)
     b.send_pair(stamp=1.0)
-    b.wait(lambda: "stamp is not after" in b.node.statistics.last_fault)
+    b.wait(lambda: b.node.statistics.fault and b.node.statistics.fault.code == "stale")
     b.send_pair(stamp=3.0)
     b.wait_for(DEPTH, 2)
-    b.wait(lambda: not b.node.statistics.last_fault)
+    b.wait(lambda: not b.node.statistics.fault)
 
 
 def test_an_offset_can_be_set_while_running_and_is_shown(bench):

@@ -225,6 +225,7 @@ def test_the_real_engine_goes_on_where_it_stopped():
     import torch
 
     from d2a2_core import D2A2Lite, DepthUpsampler
+    from d2a2_core.geometry import CameraPair
     from d2a2_core.pipeline import DepthPipeline, PipelineSettings
 
     def stream():
@@ -236,11 +237,13 @@ def test_the_real_engine_goes_on_where_it_stopped():
     color = rng.integers(0, 256, (32, 48, 3), dtype=np.uint8)
     first, second = (rng.uniform(1, far, (8, 12)).astype(np.float32) for far in (4.0, 2.0))
     unbroken = stream()
-    unbroken.process(color, first)
+    unbroken.process(CameraPair(color, first))
     state = json.loads(json.dumps(unbroken.state()))
-    expected = unbroken.process(color, second)
+    expected = unbroken.process(CameraPair(color, second))
     resumed = stream()
     resumed.restore(state)
-    np.testing.assert_array_equal(resumed.process(color, second).depth, expected.depth)
+    np.testing.assert_array_equal(resumed.process(CameraPair(color, second)).depth, expected.depth)
     assert resumed.state() == unbroken.state()
-    assert not np.array_equal(stream().process(color, second).depth, expected.depth, equal_nan=True)  # it does matter
+    assert not np.array_equal(
+        stream().process(CameraPair(color, second)).depth, expected.depth, equal_nan=True
+    )  # it does matter

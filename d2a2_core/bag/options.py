@@ -1,0 +1,83 @@
+"""What a user may choose of `d2a2 bag`, and what happened."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from d2a2_core.bag.storage import BagError
+from d2a2_core.stream import StreamOptions
+
+
+@dataclass(frozen=True)
+class BagOptions(StreamOptions):
+    """The options of a stream, and these.
+
+    Attributes:
+        color, depth, color_info, depth_info: Topics; None guesses.
+        slop: Largest difference of the stamps of a pair, seconds.
+        queue_size: Images of each camera that wait.
+        prefix: Prefix of the topics that are added.
+        storage: "mcap" or "sqlite3"; None as the input.
+        cloud: Whether to add points too.
+        start, end: Seconds from the bag's start between which pairs are upsampled; everything is copied all the same.
+        extrinsics: Translation and quaternion x y z w from the depth to the colour camera, 7 numbers; None: /tf_static.
+
+    Raises:
+        BagError: A value that cannot be used.
+    """
+
+    color: str | None = None
+    depth: str | None = None
+    color_info: str | None = None
+    depth_info: str | None = None
+    slop: float = 0.015
+    queue_size: int = 10
+    prefix: str = "/depth_upsampled"
+    storage: str | None = None
+    cloud: bool = False
+    start: float | None = None
+    end: float | None = None
+    extrinsics: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            super().__post_init__()
+        except ValueError as error:
+            raise BagError(str(error)) from error
+        if not (self.slop >= 0 and self.queue_size >= 1):
+            raise BagError(f"expected slop >= 0 and queue_size >= 1, got {self.slop} and {self.queue_size}")
+        if not self.prefix.startswith("/"):
+            raise BagError(f"prefix must start with '/', got {self.prefix!r}")
+
+
+@dataclass
+class Summary:
+    """What happened. ``skipped`` counts pairs and images that could not be used, by code, with one message each."""
+
+    pairs: int = 0
+    written: int = 0
+    resumed: int = 0
+    color_images: int = 0
+    depth_images: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    warned: set[str] = field(default_factory=set)
+    last_stamp: int | None = None
+
+    def skip(self, code: str, message: str) -> None:
+        """Counts one more."""
+        self.skipped[code] += 1
+        self.examples.setdefault(code, message)
+
+    def note(self, text: str) -> None:
+        """Keeps a remark for the user, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def warn(self, code: str, message: str) -> None:
+        """Keeps the first warning of each code."""
+        if code not in self.warned:
+            self.warned.add(code)
+            self.note(message)

@@ -1,0 +1,103 @@
+"""One pair of a bag, from serialised images to serialised outputs; what is done with it is :mod:`d2a2_core.stream`'s."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from d2a2_core.bag import messages as msgs
+from d2a2_core.bag.options import BagOptions, Summary
+from d2a2_core.bag.topics import INFO, BagTopics
+from d2a2_core.bag.transforms import StaticTransforms
+from d2a2_core.errors import error_code
+from d2a2_core.geometry import Extrinsics
+from d2a2_core.messages.encodings import FrameError
+from d2a2_core.stream import Engine, PairMessages, Pixels, Stream, Topics
+
+
+class BagHost:
+    """The surroundings of a stream that comes from a bag.
+
+    Args:
+        transforms: The bag's static transforms.
+        options: Their extrinsics come before the bag's.
+        summary: Keeps what is told.
+    """
+
+    def __init__(self, transforms: StaticTransforms, options: BagOptions, summary: Summary) -> None:
+        self._transforms, self._summary = transforms, summary
+        self._fixed = None if options.extrinsics is None else Extrinsics.from_values(list(options.extrinsics))
+        self.read_color, self.read_depth, self.header = msgs.read_color, msgs.read_depth, msgs.header
+        self.report, self.inform = summary.warn, summary.note
+
+    def extrinsics(self, color_frame: str, depth_frame: str) -> Extrinsics | None:
+        """From the depth to the colour camera: as given, else by the bag's static transforms."""
+        if self._fixed is not None or color_frame == depth_frame:
+            return self._fixed
+        found = self._transforms.lookup(color_frame, depth_frame)
+        if found is None:
+            self._summary.note(f"/tf_static does not say where '{depth_frame}' is in '{color_frame}'")
+            return None
+        translation, quaternion = found
+        return Extrinsics.from_quaternion(translation.tolist(), quaternion.tolist())
+
+
+class PairConverter:
+    """Turns the serialised messages of pairs into serialised outputs.
+
+    Args:
+        topics: The bag's cameras.
+        engine: Computes.
+        host: Surroundings of the stream.
+        options: Of the outputs; ``cloud`` says whether points are made.
+    """
+
+    def __init__(self, topics: BagTopics, engine: Engine, host: BagHost, options: BagOptions) -> None:
+        names = Topics(topics.color.topic, topics.depth.topic, topics.color_info or "")
+        self.stream = Stream(engine, host, names)
+        self._types = topics.color.msgtype, topics.depth.msgtype
+        self._host, self._options = host, options
+
+    def outputs(self, color: bytes, depth: bytes, infos: tuple) -> tuple[dict, list[tuple[str, memoryview]]]:
+        """Returns the journal's header, which says what happened, and the messages; none where the pair cannot be used.
+
+        Args:
+            color, depth: Serialised images.
+            infos: Serialised camera infos of both, or None.
+        """
+        stamp = msgs.stamp_ns(depth if self._options.stamp_source == "depth" else color)
+        head = {"stamp": stamp, "code": "", "message": ""}
+        try:
+            pair = PairMessages(
+                self._image("color", color, self._types[0]),
+                self._image("depth", depth, self._types[1]),
+                self._info("color", infos[0]),
+                self._info("depth", infos[1]),
+            )
+            result = self.stream.process(pair, self._options)
+        except ValueError as error:
+            return head | {"code": error_code(error), "message": str(error)}, []
+        wanted = result.outputs(self._options, lambda name: name != "points" or self._options.cloud)
+        return head, [(name, _serialised(payload, result.header)) for name, payload in wanted]
+
+    @staticmethod
+    def _image(which: str, raw: bytes, msgtype: str) -> Any:
+        try:
+            return msgs.deserialize(raw, msgtype)
+        except FrameError as error:
+            said = "colour" if which == "color" else which
+            raise FrameError(f"{which}_{error.code}", f"{said}: {error}") from error
+
+    def _info(self, which: str, raw: bytes | None) -> Any | None:
+        try:
+            return None if raw is None else msgs.deserialize(raw, INFO)
+        except FrameError as error:
+            self._host.report(f"{which}_info_{error.code}", f"{which} camera info: {error}")
+            return None
+
+
+def _serialised(payload: Any, header: Any) -> memoryview:
+    if isinstance(payload, Pixels):
+        return msgs.image(payload.array, payload.encoding, header)
+    return msgs.cloud(payload, header) if isinstance(payload, np.ndarray) else msgs.camera_info(payload)

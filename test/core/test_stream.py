@@ -1,0 +1,254 @@
+"""The policy for a stream of pairs, with messages that are plain objects: it needs neither ROS nor a bag."""
+
+from array import array
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from d2a2_core.errors import CodedError
+from d2a2_core.geometry import Camera, Extrinsics
+from d2a2_core.messages.encodings import FrameError
+from d2a2_core.pipeline import PipelineResult, PipelineSettings
+from d2a2_core.stream import PairMessages, Stream, StreamOptions, Topics
+
+SIZE, LR_SIZE = (24, 32), (6, 8)
+
+
+def header(stamp, frame="c"):
+    return SimpleNamespace(stamp=SimpleNamespace(sec=stamp // 10**9, nanosec=stamp % 10**9), frame_id=frame)
+
+
+def info(width, height, frame="c", d=()):
+    k = np.array([20.0, 0, width / 2, 0, 21.0, height / 2, 0, 0, 1])
+    roi = SimpleNamespace(x_offset=0, y_offset=0, width=0, height=0, do_rectify=False)
+    return SimpleNamespace(
+        header=header(0, frame), width=width, height=height, distortion_model="plumb_bob" if d else "", d=array("d", d), k=k,
+        r=np.eye(3).ravel(), p=np.insert(k, [3, 6, 9], 0.0), binning_x=0, binning_y=0, roi=roi,
+    )  # fmt: skip
+
+
+def pair(stamp=1, size=SIZE, lr_size=LR_SIZE, frames=("c", "d"), infos=(None, None)):
+    color = SimpleNamespace(header=header(stamp, frames[0]), pixels=np.zeros((*size, 3), np.uint8))
+    depth = SimpleNamespace(header=header(stamp + 5, frames[1]), pixels=np.ones(lr_size, np.float32))
+    return PairMessages(color, depth, *infos)
+
+
+class Engine:
+    """Remembers what it was given; its depth is 1.5 m, its camera the colour camera."""
+
+    def __init__(self, **settings):
+        self.settings, self.pairs, self.resets = PipelineSettings(**settings), [], 0
+        self.changes = {}
+
+    def process(self, pair, sigma=True):
+        self.pairs.append(pair)
+        size = pair.color.shape[:2]
+        depth = np.full(size, 1.5, np.float32)
+        result = PipelineResult(
+            depth=depth,
+            provenance=np.ones(size, np.uint8),
+            sigma=0.1 * depth if sigma else None,
+            color=pair.color,
+            camera=pair.color_camera,
+            scale=4,
+            registration="as said",
+            assumed_registered=True,
+            residual=0.0,
+            removed=0,
+        )
+        return replace(result, **self.changes)
+
+    def reset(self):
+        self.resets += 1
+
+
+class Host:
+    def __init__(self):
+        self.reports, self.told, self.asked = [], [], []
+
+    def read_color(self, msg):
+        if msg.pixels is None:
+            raise FrameError("truncated", "image is truncated")
+        return msg.pixels
+
+    read_depth = read_color
+
+    def extrinsics(self, color_frame, depth_frame):
+        self.asked.append((color_frame, depth_frame))
+        return Extrinsics.identity()
+
+    def header(self, stamp_ns, frame_id):
+        return header(stamp_ns, frame_id)
+
+    def report(self, code, message):
+        self.reports.append((code, message))
+
+    def inform(self, message):
+        self.told.append(message)
+
+    @property
+    def codes(self):
+        return [code for code, _ in self.reports]
+
+
+def make(topics=None, **settings):
+    engine, host = Engine(**settings), Host()
+    return Stream(engine, host, topics or Topics("/color", "/depth", "/color/info")), engine, host
+
+
+def test_stamps_only_go_forward_until_the_stream_begins_anew():
+    stream, engine, _ = make()
+    assert stream.process(pair(7), StreamOptions()).stamp_ns == 7
+    for stamp in (7, 3):
+        with pytest.raises(CodedError) as caught:
+            stream.process(pair(stamp), StreamOptions())
+        assert caught.value.code == "stale"
+    assert len(engine.pairs) == 1
+    stream.restart()
+    assert engine.resets == 1
+    assert stream.process(pair(3), StreamOptions()).stamp_ns == 3
+
+
+def test_a_pair_that_failed_does_not_hold_up_its_stamp():
+    stream, engine, _ = make()
+    engine.process, process = None, engine.process
+    with pytest.raises(TypeError):
+        stream.process(pair(7), StreamOptions())
+    engine.process = process
+    stream.process(pair(7), StreamOptions())
+
+
+def test_the_outputs_carry_the_chosen_stamp_and_frame():
+    stream, _, _ = make()
+    result = stream.process(pair(7), StreamOptions(stamp_source="depth", output_frame="phone"))
+    assert (result.stamp_ns, result.header.stamp.nanosec, result.header.frame_id) == (12, 12, "phone")
+    assert stream.process(pair(20), StreamOptions()).header.frame_id == "c"
+
+
+@pytest.mark.parametrize(
+    ("which", "said"), [("color", "colour: image is truncated"), ("depth", "depth: image is trunc")]
+)
+def test_an_unreadable_image_has_a_code_that_names_it(which, said):
+    stream, _, _ = make()
+    messages = pair()
+    getattr(messages, which).pixels = None
+    with pytest.raises(FrameError, match=said) as caught:
+        stream.process(messages, StreamOptions())
+    assert caught.value.code == f"{which}_truncated"
+
+
+def test_an_info_of_another_size_is_scaled_to_the_image_and_its_camera_goes_to_the_engine():
+    stream, engine, host = make()
+    result = stream.process(pair(infos=(info(64, 48), info(8, 6, "d"))), StreamOptions())
+    assert host.codes == ["assumed_registered"]
+    assert engine.pairs[0].color_camera == Camera(32, 24, 10.0, 10.5, 15.75, 11.75)
+    assert engine.pairs[0].depth_camera == Camera(8, 6, 20.0, 21.0, 4.0, 3.0)
+    assert (result.info.width, result.info.k[0], result.info.header) == (32, 10.0, result.header)
+
+
+def test_an_info_of_another_shape_is_reported():
+    stream, _, host = make()
+    stream.process(pair(infos=(info(64, 30), None)), StreamOptions())
+    assert "color_info_shape" in host.codes
+
+
+def test_without_a_colour_info_there_is_neither_info_nor_cloud_and_that_is_reported():
+    stream, _, host = make()
+    result = stream.process(pair(), StreamOptions())
+    assert [name for name, _ in result.outputs(StreamOptions(), lambda name: True)] == [
+        "image_raw",
+        "provenance",
+        "sigma",
+    ]
+    assert "/color/info" in dict(host.reports)["no_color_info"]
+
+
+def test_an_uncalibrated_info_is_passed_on_but_is_no_camera():
+    stream, engine, host = make()
+    blank = info(32, 24)
+    blank.k[:] = 0
+    result = stream.process(pair(infos=(blank, None)), StreamOptions())
+    assert engine.pairs[0].color_camera is None
+    assert result.info is not None
+    assert "color_info" in host.codes
+
+
+def test_what_comes_from_a_rectifying_node_has_no_distortion():
+    stream, engine, _ = make(Topics("/color/image_rect", "/depth"))
+    stream.process(pair(infos=(info(32, 24, d=(0.1, 0, 0, 0, 0)), None)), StreamOptions())
+    assert not engine.pairs[0].color_camera.distorted
+    stream.process(pair(9, infos=(info(32, 24, d=(0.1, 0, 0, 0, 0)), None)), StreamOptions(rectified_input="none"))
+    assert engine.pairs[1].color_camera.distorted
+
+
+def test_a_rectified_result_has_the_info_of_its_camera():
+    stream, engine, _ = make()
+    pinhole = Camera(32, 24, 15.0, 16.0, 14.0, 12.0)
+    engine.changes = {"camera": pinhole}
+    given = info(32, 24, d=(0.1, 0, 0, 0, 0))
+    out = stream.process(pair(infos=(given, None)), StreamOptions()).info
+    assert (list(out.d), out.k[0], out.p[5], out.k[2]) == ([0.0] * 5, 15.0, 16.0, 14.0)
+    assert given.d[0] == 0.1
+
+
+def test_transforms_are_not_asked_for_where_registration_is_off():
+    stream, engine, host = make(registration="off")
+    stream.process(pair(), StreamOptions())
+    assert not host.asked
+    assert engine.pairs[0].extrinsics is None
+    stream, engine, host = make()
+    stream.process(pair(), StreamOptions())
+    assert host.asked == [("c", "d")]
+    assert engine.pairs[0].extrinsics.is_identity()
+
+
+def test_changes_are_told_once():
+    stream, engine, host = make()
+    for stamp in (1, 10):
+        stream.process(pair(stamp, frames=("c", "c")), StreamOptions())
+    assert host.told == ["as said"]
+    engine.changes = {"registration": "otherwise", "offset": (2, -1)}
+    stream.process(pair(20, size=(48, 64), frames=("c", "c")), StreamOptions())
+    assert host.told == ["as said", "colour lies +2 -1 px beside depth, taken out", "otherwise"]
+    assert host.codes.count("sizes") == 1
+    assert "assumed_registered" not in host.codes
+
+
+def test_depth_that_is_only_assumed_to_be_registered_is_reported_where_frames_differ():
+    stream, _, host = make()
+    stream.process(pair(), StreamOptions())
+    assert "assumed_registered" in host.codes
+
+
+def test_outputs_are_made_only_where_wanted_and_as_chosen():
+    stream, engine, _ = make()
+    engine.changes = {
+        "depth": np.tile(np.array([np.nan, 0.0004, 1.2344, 65.6], np.float32), (24, 8)),
+        "provenance": np.tile(np.array([0, 1, 2, 3], np.uint8), (24, 8)),
+    }
+    options = StreamOptions(output_encoding="16UC1", cloud_stride=2, points_provenance="measured")
+    result = stream.process(pair(infos=(info(32, 24), None)), options, sigma=False)
+    outputs = dict(result.outputs(options, lambda name: name != "provenance"))
+    assert set(outputs) == {"image_raw", "camera_info", "points"}
+    assert outputs["image_raw"].encoding == "16UC1"
+    np.testing.assert_array_equal(outputs["image_raw"].array[0, :4], [0, 1, 1234, 65535])
+    points = outputs["points"]
+    assert points.shape == (12, 16)
+    assert np.isnan(points["z"]).all()  # every second column has provenance 0 or 2
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"stamp_source": "x"},
+        {"output_encoding": "8UC1"},
+        {"rectified_input": "x"},
+        {"cloud_stride": 0},
+        {"points_provenance": "x"},
+    ],
+)
+def test_options_that_cannot_be(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        StreamOptions(**bad)
