@@ -17,7 +17,7 @@ from d2a2_core.depth import doubtful_pixels, invalid_to_nan, nearest_pixel, outs
 from d2a2_core.depth.lr_grid import choose_scale, nearest_scale, to_lr_grid
 from d2a2_core.errors import CodedError
 from d2a2_core.geometry import Camera, CameraPair, Registration
-from d2a2_core.geometry.plan import REGISTRATIONS, RegistrationPlan, plan_registration, rectifying_grid
+from d2a2_core.geometry.plan import REGISTRATIONS, RegistrationPlan, Route, plan_registration, rectifying_grid
 
 GEOMETRIES = ("raw", "rectified")
 
@@ -86,7 +86,7 @@ class FrontEnd:
 
     def __init__(self, scales: Sequence[int], device: torch.device | str = "cpu") -> None:
         self.scales, self.device = tuple(scales), torch.device(device)
-        self._registrations: dict[tuple, Registration] = {}
+        self._registrations: dict[tuple[Route, int], Registration] = {}
         self._rectifiers: dict[Camera, Tensor] = {}
 
     def prepare(self, pair: CameraPair, settings: FrontEndSettings) -> Measured:
@@ -97,45 +97,46 @@ class FrontEnd:
             ValueError: Sizes that do not go together.
         """
         plan = plan_registration(settings.registration, settings.output_geometry == "rectified", pair)
-        color, camera = pair.color, pair.color_camera
-        if plan.source is not None and (camera.height, camera.width) != color.shape[:2]:
+        color, route = pair.color, plan.route
+        camera = pair.color_camera if route is None else route.target
+        if camera and route and (camera.height, camera.width) != color.shape[:2]:
             raise CodedError(
                 "color_camera_size",
                 f"the colour camera is of {camera.width}x{camera.height} pixels, its image of "
                 f"{color.shape[1]}x{color.shape[0]}; use color_camera.resized",
             )
-        if plan.rectify:
-            color, camera = self._rectify(color, camera), camera.without_distortion()
+        if plan.undistort:
+            color = self._rectify(color, plan.undistort)
         raw = torch.from_numpy(np.array(pair.depth, np.float32, order="C")).to(self.device)
         raw = invalid_to_nan(raw)[None, None]
         usable, bad, doubtful = _inspect(raw, settings)
         rejected = bad | doubtful
         clear = usable.masked_fill(doubtful, torch.nan)
-        size = color.shape[:2]
-        if plan.source is not None:
+        size = color.shape[0], color.shape[1]
+        if route:
             # A mixed measurement would be splatted to a place where nothing is.
-            scale = nearest_scale(self.scales, camera.fx / plan.source.fx)
-            lr, removed = self._register(plan, camera.reduced(scale), clear, raw)
+            scale = nearest_scale(self.scales, route.target.fx / route.source.fx)
+            lr, lost = self._register(route, scale, clear, raw)
             trusted = torch.isfinite(lr)
-            known, removed = (_cells_to_pixels(cells, scale, size) for cells in (lr, removed))
+            known, removed = (_cells_to_pixels(cells, scale, size) for cells in (lr, lost))
         else:
             # The network is trained with mixed and stray measurements and knows what to make of them (leaving the mixed ones out
             # was measured to cost a tenth in RMSE, the strays 3 %; of a real camera's strays two thirds fit what is around them).
             # But they are neither enforced nor called measured, and no hole is filled for their sake.
-            scale = choose_scale(self.scales, size, pair.depth.shape)
+            scale = choose_scale(self.scales, size, (pair.depth.shape[0], pair.depth.shape[1]))
             lr = to_lr_grid(usable, size, scale)
             trusted = torch.isfinite(to_lr_grid(clear, size, scale))
             known = nearest_pixel(clear, size)
             removed = nearest_pixel(rejected.float(), size) > 0.5
         return Measured(color, lr, trusted, known, removed, scale, int(rejected.sum()), camera, plan)
 
-    def _register(self, plan: RegistrationPlan, target: Camera, clear: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+    def _register(self, route: Route, scale: int, clear: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Registered measurements, and the cells that are empty only because theirs were rejected."""
-        key = (plan.source, target, plan.extrinsics)
+        key = (route, scale)
         if key not in self._registrations:
             # One stream, one geometry: old ones never come back.
             self._registrations.clear()
-            self._registrations[key] = Registration(plan.source, target, plan.extrinsics)
+            self._registrations[key] = Registration(route.source, route.target.reduced(scale), route.extrinsics)
         registration = self._registrations[key]
         lr = registration(clear)
         rejected = torch.isfinite(raw) & ~torch.isfinite(clear)

@@ -94,8 +94,9 @@ class EdgeOffset:
     def reset(self) -> None:
         """Forgets all frames, as after a change of the camera's mode."""
         self._rng = np.random.default_rng(self._seed)
-        self._frames, self._size = 0, None
-        self._surfaces, self._edges = None, 0.0
+        self._frames, self._edges = 0, 0.0
+        self._size: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+        self._surfaces = np.zeros((_TILES, _TILES, 1, 1))
 
     def update(self, color: np.ndarray, depth: np.ndarray) -> None:
         """Takes a frame into account. A change of the images' sizes starts afresh.

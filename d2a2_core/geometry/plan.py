@@ -22,20 +22,27 @@ class RegistrationError(CodedError):
 
 
 @dataclass(frozen=True)
+class Route:
+    """How depth gets to the colour camera's view: the camera it is seen with, the one wanted, and the way between them."""
+
+    source: Camera
+    target: Camera
+    extrinsics: Extrinsics
+
+
+@dataclass(frozen=True)
 class RegistrationPlan:
     """What :func:`plan_registration` decided.
 
     Attributes:
-        source: Camera that the depth image is seen with; None: it is in the colour camera's view already.
-        extrinsics: From ``source`` to the colour camera.
-        rectify: Whether the colour image is rectified.
+        route: How depth is registered; None: it is in the colour camera's view already.
+        undistort: Camera whose distortion is taken out of the colour image; None: the image stays as it is.
         why: Reason, for people.
         assumed: Whether depth is taken as registered without being known to be.
     """
 
-    source: Camera | None
-    extrinsics: Extrinsics | None
-    rectify: bool
+    route: Route | None
+    undistort: Camera | None
     why: str
     assumed: bool = False
 
@@ -51,29 +58,29 @@ def plan_registration(mode: str, rectify: bool, pair: CameraPair) -> Registratio
     Raises:
         RegistrationError: It has to be, but a camera or the extrinsics are missing.
     """
-    color_camera = pair.color_camera
-    if rectify and color_camera is None:
-        raise RegistrationError(
-            "no_color_camera", "output_geometry 'rectified' needs the colour camera's calibration, but there is none"
-        )
-    rectify = rectify and color_camera.distorted
+    color, depth, extrinsics = pair.color_camera, pair.depth_camera, pair.extrinsics
+    undistort = None
+    if rectify:
+        if color is None:
+            raise RegistrationError(
+                "no_color_camera",
+                "output_geometry 'rectified' needs the colour camera's calibration, but there is none",
+            )
+        undistort = color if color.distorted else None
     wanted, why, assumed = _wanted(mode, pair)
     if not wanted:
-        if rectify:
-            # The depth image is seen with the distorted colour camera, and is to be seen without.
-            seen_with = color_camera.resized(*pair.depth.shape[::-1])
-            return RegistrationPlan(seen_with, Extrinsics.identity(), True, why, assumed)
-        return RegistrationPlan(None, None, False, why, assumed)
-    for camera, name, code in (
-        (color_camera, "colour", "no_color_camera"),
-        (pair.depth_camera, "depth", "no_depth_camera"),
-    ):
-        if camera is None:
-            raise RegistrationError(
-                code,
-                f"{why}, but there is no usable camera info of the {name} camera; registration needs both cameras'",
-            )
-    extrinsics = pair.extrinsics
+        if undistort is None:
+            return RegistrationPlan(None, None, why, assumed)
+        # The depth image is seen with the distorted colour camera, and is to be seen without.
+        height, width = pair.depth.shape
+        route = Route(undistort.resized(width, height), undistort.without_distortion(), Extrinsics.identity())
+        return RegistrationPlan(route, undistort, why, assumed)
+    if color is None or depth is None:
+        name = "colour" if color is None else "depth"
+        raise RegistrationError(
+            "no_color_camera" if color is None else "no_depth_camera",
+            f"{why}, but there is no usable camera info of the {name} camera; registration needs both cameras'",
+        )
     if extrinsics is None:
         if pair.color_frame != pair.depth_frame:
             raise RegistrationError(
@@ -82,7 +89,8 @@ def plan_registration(mode: str, rectify: bool, pair: CameraPair) -> Registratio
                 "publish it (most drivers do) or set the parameter 'extrinsics'",
             )
         extrinsics = Extrinsics.identity()
-    return RegistrationPlan(pair.depth_camera, extrinsics, rectify, why)
+    target = color if undistort is None else color.without_distortion()
+    return RegistrationPlan(Route(depth, target, extrinsics), undistort, why)
 
 
 def _wanted(mode: str, pair: CameraPair) -> tuple[bool, str, bool]:
@@ -138,8 +146,8 @@ def same_projection(a: Camera, b: Camera) -> bool:
 def _same_lens(a: Camera, b: Camera) -> bool:
     """Whether the coefficients agree; trailing zeros are optional, and plumb_bob is the rational model's first part."""
     length = max(len(a.distortion), len(b.distortion))
-    k = [np.pad(camera.distortion, (0, length - len(camera.distortion))) for camera in (a, b)]
-    return bool(np.allclose(*k, rtol=1e-3, atol=1e-3))
+    first, second = (np.pad(camera.distortion, (0, length - len(camera.distortion))) for camera in (a, b))
+    return bool(np.allclose(first, second, rtol=1e-3, atol=1e-3))
 
 
 def rectifying_grid(camera: Camera) -> Tensor:

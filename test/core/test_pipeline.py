@@ -59,7 +59,7 @@ def plan(mode="auto", rectify=False, color=COLOR, depth=DEPTH, extrinsics=None, 
 )
 def test_whether_depth_is_registered(changes, registered, why):
     result = plan(**changes)
-    assert (result.source is not None) == registered
+    assert (result.route is not None) == registered
     assert why in result.why
 
 
@@ -102,7 +102,7 @@ def test_another_lens_is_another_view():
     lens, other = (replace(COLOR, model="plumb_bob", distortion=(k, 0.0, 0.0, 0.0, 0.0)) for k in (-0.3, 0.1))
     same = replace(lens, model="rational_polynomial", distortion=(-0.3, *[0.0] * 7))  # the same lens, written otherwise
     result = [plan(color=lens, depth=d.resized(24, 16), lr_size=(16, 24), frames=("c", "c")) for d in (other, same)]
-    assert [r.source is not None for r in result] == [True, False]
+    assert [r.route is not None for r in result] == [True, False]
 
 
 def test_with_everything_off_it_is_the_upsampler():
