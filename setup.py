@@ -29,6 +29,7 @@ setup(
     ],
     install_requires=[
         "torch>=2.4,<3",
+        "torchvision>=0.19,<1",
         "numpy>=1.24,<3",
         "pillow>=10.1,<14",
         "scipy>=1.11,<2",
@@ -37,12 +38,19 @@ setup(
         "pyyaml>=6,<7",
     ],
     extras_require={
-        "eval": ["opencv-contrib-python-headless>=4.8,<6", "onnxruntime>=1.17,<2", "h5py>=3.8,<4"],
+        "eval": [
+            "opencv-contrib-python-headless>=4.8,<6",
+            "onnxruntime>=1.17,<2",
+            "h5py>=3.8,<4",
+            "matplotlib>=3.8,<4",
+        ],
         "bag": ["rosbags>=0.10,<0.12"],
         "openvino": ["openvino>=2025.0,<2028"],
         "onnx": ["onnx>=1.15,<2", "onnxruntime>=1.17,<2"],
         "train": ["tensorboard>=2.14,<3"],
         "render": ["embreex>=2.17.7,<5"],
+        # `colcon test` runs pytest only for a package whose extra "test" names it.
+        "test": ["pytest>=8,<10"],
     },
     entry_points={
         "console_scripts": [

@@ -84,10 +84,10 @@ class Extrinsics:
             raise ValueError(
                 f"expected 7 numbers (tx ty tz qx qy qz qw) or 12 (rows of the 3x4 matrix [R | t]), got {len(values)}"
             )
-        values = _numbers("extrinsics", values, (len(values),))
-        if len(values) == 7:
-            return cls.from_quaternion(values[:3], values[3:])
-        matrix = values.reshape(3, 4)
+        numbers = _numbers("extrinsics", values, (len(values),))
+        if len(numbers) == 7:
+            return cls.from_quaternion(numbers[:3].tolist(), numbers[3:].tolist())
+        matrix = numbers.reshape(3, 4)
         return cls(matrix[:, :3], matrix[:, 3])
 
     def inverse(self) -> Extrinsics:

@@ -168,7 +168,8 @@ class Registration:
         keep &= (x >= 0) & (x < width - 1) & (y >= 0) & (y < height - 1)
         chosen = keep.flatten().nonzero()[:, 0]  # comparisons with NaN are false, so invalid depth goes here
         image = chosen // depth.shape[1] if depth.shape[0] > 1 else None
-        return _Points(*(v.flatten().index_select(0, chosen) for v in (x, y, z)), image)
+        x, y, z = (v.flatten().index_select(0, chosen) for v in (x, y, z))
+        return _Points(x, y, z, image)
 
     def _visible(self, points: _Points, batch: int) -> _Points:
         """Drops the points behind others, by a z-buffer whose gaps of one cell are closed."""
@@ -238,7 +239,8 @@ class _Points(NamedTuple):
     image: Tensor | None
 
     def take(self, index: Tensor) -> _Points:
-        return _Points(*(v if v is None else v.index_select(0, index) for v in self))
+        x, y, z = (v.index_select(0, index) for v in self[:3])
+        return _Points(x, y, z, None if self.image is None else self.image.index_select(0, index))
 
 
 class _Shares(NamedTuple):
@@ -251,7 +253,8 @@ class _Shares(NamedTuple):
     dy: Tensor
 
     def take(self, index: Tensor) -> _Shares:
-        return _Shares(*(v if v is None else v.index_select(0, index) for v in self))
+        cells, z, dx, dy = (v.index_select(0, index) for v in (self.cells, self.z, self.dx, self.dy))
+        return _Shares(cells, z, None if self.weight is None else self.weight.index_select(0, index), dx, dy)
 
 
 class _Means(NamedTuple):

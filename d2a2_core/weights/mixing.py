@@ -57,7 +57,9 @@ def save_mixed(target: str | Path, parts: Sequence[tuple[str | Path, float]]) ->
     """
     if Path(target).exists():
         raise WeightsError(f"{target} exists; name a new file, or remove it first")
-    mixed = [{"file": str(path), "factor": f, "card": read_info(resolve_weights(path)).card} for path, f in parts]
+    mixed: list[dict[str, Any]] = [
+        {"file": str(path), "factor": f, "card": read_info(resolve_weights(path)).card} for path, f in parts
+    ]
     credits = _all_credits([part["card"] for part in mixed])
     save_weights(target, mix_weights(parts), ({"credits": credits} if credits else {}) | {"mixed": mixed})
 
