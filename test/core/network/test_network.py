@@ -467,21 +467,3 @@ def test_traced_at_one_scale_while_another_is_computed():
         traced = torch.jit.trace(model, pair(4), check_trace=False)
         model(*pair(8))
         assert torch.equal(traced(*pair(4, seed=1)), model(*pair(4, seed=1)))
-
-
-def test_recalibrated_statistics_are_means_over_the_batches():
-    from d2a2_core.data.sampling import TrainingBatches
-    from d2a2_core.data.scene_sources import ShapeScenes
-    from d2a2_core.training.recalibrate import recalibrate
-
-    torch.manual_seed(0)
-    model = D2A2Lite(scales=(4,), channels=8, blocks=1)
-    inputs = []
-    model.stages[0].mfa.gate.norm.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
-    recalibrate(model, ShapeScenes(1), 32, 2, 3, seed=4)
-    assert len(inputs) == 3
-    expected = torch.stack([x.mean(dim=(0, 2, 3)) for x in inputs]).mean(0)
-    torch.testing.assert_close(model.stages[0].mfa.gate.norm.running_mean[0], expected)
-    assert not model.training
-    batch = TrainingBatches(ShapeScenes(1), (4,), 32, 2, 4)[0]
-    assert torch.equal(model(batch["guide"], batch["lr"]), model(batch["guide"], batch["lr"]))
