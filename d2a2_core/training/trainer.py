@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from d2a2_core.data.sampling import TrainingBatches, input_keys
+from d2a2_core.files import replacing
 from d2a2_core.network import build_model
 from d2a2_core.network.warm_start import adapted_state
 from d2a2_core.training.config import TrainConfig, make_config, save_config
@@ -315,9 +316,8 @@ class Trainer:
 
         def write() -> None:
             self._save_weights("last")
-            partial = self.folder / "state.pt.partial"
-            torch.save(state, partial)
-            partial.replace(self.folder / "state.pt")
+            with replacing(self.folder / "state.pt") as partial:
+                torch.save(state, partial)
 
         self._guarded(write)
 
