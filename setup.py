@@ -16,7 +16,9 @@ setup(
     maintainer_email="d2a2@example.com",
     python_requires=">=3.10",
     packages=find_packages(include=["d2a2_core*", "d2a2_ros*"]),
-    package_data={"d2a2_core": ["pretrained/*.safetensors", "pretrained/*.json", "evaluation/*.csv"]},
+    package_data={
+        "d2a2_core": ["pretrained/*.safetensors", "pretrained/*.json", "evaluation/*.csv", "evaluation/templates/*"]
+    },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),

@@ -25,6 +25,7 @@ from d2a2_core.bag.pairs import BagHost, PairConverter
 from d2a2_core.bag.storage import BagError, fingerprint, messages, open_bag, storage_of
 from d2a2_core.bag.topics import INFO, BagTopics, choose_topics
 from d2a2_core.bag.transforms import TF, StaticTransforms
+from d2a2_core.files import replacing
 from d2a2_core.messages.encodings import FrameError
 from d2a2_core.stream import Engine
 
@@ -215,8 +216,8 @@ def _journal(partial: Path, job: dict) -> Iterator[Journal]:
         journal.lock()
         path = partial / "job.json"
         if not path.exists():
-            path.with_suffix(".tmp").write_text(json.dumps(job))
-            os.replace(path.with_suffix(".tmp"), path)
+            with replacing(path) as unfinished:
+                unfinished.write_text(json.dumps(job))
         before = json.loads(path.read_text())
         if before != job:
             different = sorted(k for k in job["options"] if before["options"].get(k) != job["options"][k])

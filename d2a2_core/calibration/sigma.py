@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from d2a2_core.calibration.cases import SIZES, Case, cases, recording_pipeline
 from d2a2_core.calibration.reliability import Reliability, near_edges
+from d2a2_core.calibration.reliability_plot import check_matplotlib, reliability_plot
 from d2a2_core.network.sigma_head import FEATURES, QUANTILE, SigmaHead, pinball, sigma_features
 from d2a2_core.training.config import TrainConfig
 from d2a2_core.training.provenance import provenance
@@ -112,11 +113,16 @@ def calibrate(
         data, root: of the scenes, as of ``d2a2 train``.
         sizes: (H, W) of the scenes, in turn; multiples of the largest scale.
         steps: of the head's training.
-        plot: PNG of the reliability plot.
+        plot: PNG of the reliability plot, which needs matplotlib.
 
     Returns:
         The head's path, and the table of :meth:`Reliability.table`.
+
+    Raises:
+        ImportError: a plot is asked for, and matplotlib is not installed.
     """
+    if plot:
+        check_matplotlib()  # now, not after minutes of work
     weights = resolve_weights(weights)
     out = out or SIGMA.path(weights)
     config = TrainConfig(data=data, root=root, seed=seed)
@@ -144,8 +150,6 @@ def calibrate(
     }
     save_sigma_head(out, head, card)
     if plot:
-        from d2a2_core.calibration.reliability_plot import reliability_plot
-
         plot.parent.mkdir(parents=True, exist_ok=True)
-        reliability_plot(table).save(plot)
+        reliability_plot(table).savefig(plot)
     return out, table

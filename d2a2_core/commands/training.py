@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -140,7 +141,11 @@ def _add_calibrate(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--root", default="", help="their folder, as of d2a2 train")
     p.add_argument("--size", nargs="+", help="of the scenes, in turn: WIDTHxHEIGHT, multiples of 16 (default: three)")
     p.add_argument("--steps", type=int, default=1500, help="of the head's training")
-    p.add_argument("--plot", type=Path, help="PNG of the reliability plot (default: reliability.png in this folder)")
+    p.add_argument(
+        "--plot",
+        type=Path,
+        help="PNG of the reliability plot, which needs matplotlib (default where it is installed: reliability.png)",
+    )
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     p.set_defaults(run=_calibrate)
 
@@ -150,12 +155,12 @@ def _calibrate(o: argparse.Namespace) -> None:
     from d2a2_core.calibration.reliability import format_table
     from d2a2_core.calibration.sigma import calibrate
 
-    plot = o.plot or Path("reliability.png")
+    plot = o.plot or (Path("reliability.png") if importlib.util.find_spec("matplotlib") else None)
     sizes = [parse_size(text) for text in o.size] if o.size else SIZES
     path, table = calibrate(
         o.weights, o.out, o.seed, o.images, o.held_out, o.data, o.root, sizes, o.steps, o.device, plot
     )
-    print(f"{format_table(table)}\nwritten: {path} and {plot}")
+    print(f"{format_table(table)}\nwritten: {path}" + (f" and {plot}" if plot else ""))
 
 
 def _add_int8(commands: argparse._SubParsersAction) -> None:

@@ -95,11 +95,6 @@ def refined_mask(hr: Tensor, measured_hr: Tensor, tolerance_abs: float = 0.03, t
     return (hr - measured_hr).abs() > (tolerance_rel * measured_hr).clamp(min=tolerance_abs)
 
 
-def cell_means(hr: Tensor, scale: int) -> Tensor:
-    """Mean of the finite pixels of every cell, (B, 1, ceil(H / s), ceil(W / s)); NaN without any."""
-    return _Grid(hr, scale).means()
-
-
 class _Grid:
     """A copy of HR depth padded to whole cells, 0 where a pixel is missing or not finite."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +57,6 @@ class StableRange:
     The state is of one stream, of any and changing frame size; a frame without measurements leaves it as it is.
 
     Args:
-        fixed: (lo, hi) in metres: this range always, nothing is measured.
         quantile: share of the measurements that may lie below, and above, the extremes.
         margin: room on each side when the range is set, as a share of the extremes' span.
         shrink_below: the range is too large when a fresh one would span less than this share of it.
@@ -71,21 +69,17 @@ class StableRange:
 
     def __init__(
         self,
-        fixed: tuple[float, float] | None = None,
         quantile: float = 0.001,
         margin: float = 0.05,
         shrink_below: float = 0.7,
         patience: int = 30,
         min_span: float = 0.01,
     ) -> None:
-        if fixed is not None and not (math.isfinite(fixed[0]) and math.isfinite(fixed[1]) and fixed[0] < fixed[1]):
-            raise ValueError(f"expected fixed as (lo, hi) in metres with lo < hi, got {fixed}")
         if not (0 <= quantile < 0.5 and margin >= 0 and 0 < shrink_below < 1 and patience >= 1 and min_span > 0):
             raise ValueError(
                 "expected 0 <= quantile < 0.5, margin >= 0, 0 < shrink_below < 1, patience >= 1 and min_span > 0, "
                 f"got {quantile}, {margin}, {shrink_below}, {patience} and {min_span}"
             )
-        self.fixed = fixed
         self.quantile, self.margin, self.min_span = quantile, margin, min_span
         self.shrink_below, self.patience = shrink_below, patience
         self.reset()
@@ -116,11 +110,10 @@ class StableRange:
         """
         if depth.shape[0] != 1:
             raise ValueError(f"expected one image (1, 1, h, w) of one stream, got {tuple(depth.shape)}")
-        if self.fixed is None:
-            extremes = self._extremes(depth)
-            if extremes is not None:
-                self._follow(*extremes)
-        lo, hi = self.fixed or self._range or (0.0, self.min_span)
+        extremes = self._extremes(depth)
+        if extremes is not None:
+            self._follow(*extremes)
+        lo, hi = self._range or (0.0, self.min_span)
         return DepthRange(*(depth.new_tensor(value).view(1, 1, 1, 1) for value in (lo, hi - lo)))
 
     def _extremes(self, depth: Tensor) -> tuple[float, float] | None:

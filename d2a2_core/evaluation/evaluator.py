@@ -39,27 +39,24 @@ def evaluate(
     method: Method,
     scale: int,
     range_mode: str = "oracle",
-    dataset: str = "",
-    clamp: bool = False,
     run_dir: str | Path | None = None,
     pictures: int = 8,
 ) -> list[Row]:
     """Metrics of a method on each sample.
 
     Args:
-        samples: for instance :func:`d2a2_core.data.sets.benchmarks.open_dataset`'s result.
+        samples: for instance :func:`d2a2_core.data.sets.benchmarks.open_dataset`'s result; its ``name``, where it has
+            one, is the rows' dataset.
         method: see :mod:`d2a2_core.evaluation.baselines`.
         scale: of the LR.
         range_mode: "oracle" or "deploy", see :mod:`d2a2_core.evaluation.protocol`.
-        dataset: its name for the rows; default ``samples.name``.
-        clamp: cut the output to the range the LR was normalised with.
         run_dir: folder to write the run to (see the module), or None.
         pictures: write pictures of this many samples, evenly spread over the set.
 
     Returns:
         One dict per sample with the keys ``COLUMNS``; rmse and mae in cm, or in 8-bit units where the set is.
     """
-    dataset = dataset or getattr(samples, "name", "")
+    dataset = getattr(samples, "name", "")
     shown = set(np.linspace(0, len(samples) - 1, min(pictures, len(samples))).round().astype(int)) if run_dir else set()
     rows, shots = [], []
     # disable=None: a bar on a terminal only, so that logs stay clean.
@@ -69,7 +66,7 @@ def evaluate(
         start = time.perf_counter()
         output = method(case.guide, case.lr, scale, case.trust)
         seconds = time.perf_counter() - start
-        prediction = case.restore(output, clamp)
+        prediction = case.restore(output)
         values = compare(prediction, case.truth, sample.metric_factor, sample.border, sample.intrinsics)
         head = (dataset, sample.name, scale, method.name, range_mode)
         rows.append(dict(zip(COLUMNS, (*head, *values.values(), seconds), strict=True)))

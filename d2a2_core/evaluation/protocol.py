@@ -7,7 +7,7 @@ Convention, after the released code of D2A2 (arXiv 2401.08123) and its peers:
 - The LR is normalised to [0, 1] with a range [lo, hi] and the method's output is brought back with it. ``oracle``: the
   ground truth's minimum and maximum, as published, which a robot does not have. ``deploy``: the LR input's own.
 - Outputs are **not** clamped, as in the authors' code: bicubic overshoot counts. (Clamping to [0, 1] under ``oracle``
-  lowers bicubic's RMSE by up to 0.1 %; under ``deploy`` it forbids values beyond the LR's. So it is an option only.)
+  lowers bicubic's RMSE by up to 0.1 %; under ``deploy`` it forbids values beyond the LR's.)
 - RMSE is over all pixels of an image, then the mean over images. NYUv2 loses 6 px at each border first.
 - Pixels without ground truth (NaN) are not scored. For the input, holes are filled from around them; those of a measured
   LR by the measurement most alike in place and colour, as on the robot.
@@ -49,7 +49,7 @@ class Case:
     lo: float
     hi: float
 
-    def restore(self, prediction: np.ndarray, clamp: bool = False) -> np.ndarray:
+    def restore(self, prediction: np.ndarray) -> np.ndarray:
         """Normalised prediction (H, W) -> float32 depth in the sample's unit.
 
         Raises:
@@ -57,7 +57,7 @@ class Case:
         """
         if prediction.shape != self.truth.shape:
             raise ValueError(f"expected a prediction of {self.truth.shape}, got {prediction.shape}")
-        return self.in_unit(np.clip(prediction, 0, 1) if clamp else prediction)
+        return self.in_unit(prediction)
 
     def in_unit(self, depth: np.ndarray) -> np.ndarray:
         """Normalised depth of any size, for instance ``lr`` -> float32 depth in the sample's unit."""

@@ -2,6 +2,7 @@
 
 Everything is inside the file: styles, the little script of the sliders, pictures as WebP data URIs. It opens offline,
 can be mailed, works by keyboard (the sliders are native range inputs) and shows every picture without the script too.
+Page, styles and script are the files in templates/.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from importlib import resources
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from PIL import Image
@@ -69,25 +72,23 @@ def write_report(
     if not runs:
         raise ValueError("expected at least one run folder for a report, got none")
     loaded = [read_run(folder) for folder in runs]
-    body = "\n".join(
-        [
-            f"<header><h1>{escape(title)}</h1>{_INTRO}</header>",
-            "<main>",
-            *_tables(loaded),
-            *(_pictures(run, number) for number, run in enumerate(loaded)),
-            "<section><h2>Per image</h2>",
-            *(_details(run) for run in loaded),
-            _NOTES,
-            "</section></main>",
-        ]
+    colours = {"depth_colours": DEPTH_STOPS, "error_colours": ERROR_STOPS}
+    page = _template("report.html").substitute(
+        title=escape(title),
+        style=_template("report.css").substitute({k: ",".join(f"#{s}" for s in stops) for k, stops in colours.items()}),
+        tables="\n".join(_tables(loaded)),
+        pictures="\n".join(_pictures(run, number) for number, run in enumerate(loaded)),
+        details="\n".join(_details(run) for run in loaded),
+        script=_template("report.js").template,
     )
     out_html = Path(out_html)
     out_html.parent.mkdir(parents=True, exist_ok=True)
-    style = _STYLE
-    for word, stops in (("DEPTH", DEPTH_STOPS), ("ERROR", ERROR_STOPS)):
-        style = style.replace(word, ",".join(f"#{stop}" for stop in stops))
-    out_html.write_text(_PAGE.format(title=escape(title), style=style, body=body, script=_SCRIPT), encoding="utf-8")
+    out_html.write_text(page, encoding="utf-8")
     return out_html
+
+
+def _template(name: str) -> Template:
+    return Template(resources.files("d2a2_core.evaluation").joinpath("templates", name).read_text(encoding="utf-8"))
 
 
 def read_run(folder: str | Path) -> Run:
@@ -210,73 +211,3 @@ def _data_uri(path: Path) -> str:
     with Image.open(path) as image:
         image.convert("RGB").save(stream, "WEBP", quality=90, method=4)
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
-
-
-_INTRO = """<p>Mean over images of each set. The best of each column is bold where several methods are compared. The
-paper's rows are Table 1 of <cite>arXiv 2401.08123</cite>: full sets, oracle range.</p>"""
-
-_NOTES = """<h2>What the columns mean</h2><dl>
-<dt>Range</dt><dd><b>oracle</b>: depth normalised with the ground truth's minimum and maximum, as published.
-<b>deploy</b>: with those of the low-resolution input alone, which is all a robot has.</dd>
-<dt>REL, δ</dt><dd>Mean of |error| / truth; share of pixels with max(p/t, t/p) under the limit.</dd>
-<dt>RMSE at edges</dt><dd>Over pixels within 5 px of a jump of more than 3 % of the image's depth range.</dd>
-<dt>Flying px</dt><dd>Share of those pixels predicted between foreground and background, where nothing is.</dd>
-<dt>Normals</dt><dd>Mean angle to the true surface normals away from edges. In 8-bit sets of the height field, for
-comparison only.</dd>
-<dt>Coverage</dt><dd>Share of pixels with ground truth for which the method gave a depth.</dd></dl>"""
-
-_STYLE = """
-:root{color-scheme:light dark;--fg:#1b1f24;--dim:#5b6470;--bg:#fbfbfa;--card:#fff;--line:#dcdfe3;--accent:#0b62c4}
-@media(prefers-color-scheme:dark){:root{--fg:#e8eaed;--dim:#a3abb5;--bg:#14171a;--card:#1d2125;--line:#363c43;
---accent:#79b4ff}}
-*{box-sizing:border-box}
-body{margin:0 auto;max-width:84rem;padding:1.5rem;background:var(--bg);color:var(--fg);
-font:16px/1.5 system-ui,sans-serif}
-h1{margin:0;font-size:1.8rem}h2{margin:2rem 0 .6rem;font-size:1.25rem}h3{margin:0 0 .5rem;font-size:1rem}
-h2 small{color:var(--dim);font-weight:400}header p,caption,dd{color:var(--dim)}
-.scroll{overflow-x:auto;background:var(--card);border:1px solid var(--line);border-radius:8px}
-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;white-space:nowrap}
-caption{caption-side:bottom;text-align:left;padding:.5rem .75rem;font-size:.85rem}
-th,td{padding:.4rem .6rem;text-align:right;border-bottom:1px solid var(--line)}
-th:first-child{text-align:left}thead th{font-size:.85rem;color:var(--dim);white-space:normal;vertical-align:bottom}
-tbody th{font-weight:600}
-td strong{color:var(--accent)}tr.paper>*{color:var(--dim);font-weight:400;font-style:italic}
-details{margin:.5rem 0}summary{cursor:pointer;padding:.3rem 0}
-.gallery{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,30rem),1fr));gap:1rem}
-.shot{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:1rem}
-.shot p{display:flex;flex-wrap:wrap;gap:0 1rem;margin:.6rem 0;font-size:.9rem}.shot p span{white-space:nowrap}
-.compare{position:relative;--at:50%;overflow:hidden;border-radius:4px}
-.compare img{display:block;width:100%}
-.js .compare .after{position:absolute;inset:0;height:100%;clip-path:inset(0 0 0 var(--at))}
-.compare input,.bar{display:none}
-.js .compare input{display:block;position:absolute;inset:0;width:100%;height:100%;margin:0;opacity:0;cursor:ew-resize}
-.js .bar{display:block;position:absolute;top:0;bottom:0;left:var(--at);width:2px;margin-left:-1px;background:#fff;
-box-shadow:0 0 0 1px #0008;pointer-events:none}
-.js .bar::after{content:"\\2194";position:absolute;top:50%;left:50%;width:2rem;height:2rem;
-transform:translate(-50%,-50%);
-border-radius:50%;background:#fff;color:#111;text-align:center;line-height:2rem;box-shadow:0 0 0 1px #0008}
-.compare:focus-within{outline:3px solid var(--accent);outline-offset:2px}
-.tag{display:none}.js .tag{display:block;position:absolute;top:.5rem;padding:0 .5rem;border-radius:4px;background:#000b;
-color:#fff;font-size:.8rem;pointer-events:none}.left{left:.5rem}.right{right:.5rem}
-.small{display:grid;grid-template-columns:repeat(4,1fr);gap:.5rem}
-.small figure{margin:0}.small img{width:100%;border-radius:3px}.small figcaption{font-size:.75rem;color:var(--dim)}
-.key{display:inline-block;width:4rem;height:.7rem;margin-right:.4rem;border-radius:2px}
-.key.depth{background:linear-gradient(90deg,DEPTH)}.key.error{background:linear-gradient(90deg,ERROR)}
-a:focus-visible,summary:focus-visible,.scroll:focus-visible{outline:3px solid var(--accent)}
-dt{font-weight:600;margin-top:.5rem}dd{margin:0}
-"""
-
-_SCRIPT = """
-document.documentElement.classList.add("js");
-for (const input of document.querySelectorAll(".compare input")) {
-  const show = () => input.parentElement.style.setProperty("--at", input.value + "%");
-  input.addEventListener("input", show);
-  show();
-}
-"""
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
-<title>{title}</title><style>{style}</style></head>
-<body>{body}<script>{script}</script></body></html>
-"""

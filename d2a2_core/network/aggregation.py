@@ -5,6 +5,8 @@ Source: arXiv 2401.08123, section on MFA; the other kinds of attention are the o
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,19 +15,25 @@ ATTENTIONS = ("pixel", "channel", "spatial", "none")
 
 
 class GatedConvolution(nn.Module):
-    """GC: LReLU(3x3) * sigmoid(3x3), then BatchNorm; masks out guide texture that has no counterpart in depth."""
+    """GC: LReLU(3x3) * sigmoid(3x3), then BatchNorm; masks out guide texture that has no counterpart in depth.
 
-    def __init__(self, channels: int) -> None:
+    Args:
+        channels: C, of input and output.
+        norm: makes the last layer for C channels.
+    """
+
+    def __init__(self, channels: int, norm: Callable[[int], nn.Module] = nn.BatchNorm2d) -> None:
         super().__init__()
         self.feature = nn.Conv2d(channels, channels, 3, padding=1)
         self.gate = nn.Conv2d(channels, channels, 3, padding=1)
-        self.norm = nn.BatchNorm2d(channels)
+        self.norm = norm(channels)
         nn.init.kaiming_normal_(self.feature.weight)
         nn.init.kaiming_normal_(self.gate.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W)."""
-        return self.norm(F.leaky_relu(self.feature(x), 0.2) * torch.sigmoid(self.gate(x)))
+    def forward(self, x: Tensor, scale_index: int | None = None) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W). ``scale_index`` is for a norm that wants one; None for a plain BatchNorm."""
+        masked = F.leaky_relu(self.feature(x), 0.2) * torch.sigmoid(self.gate(x))
+        return self.norm(masked) if scale_index is None else self.norm(masked, scale_index)
 
 
 class Attention(nn.Module):
@@ -56,19 +64,31 @@ class MaskToPixelAggregation(nn.Module):
 
     With attention "none" the fused features themselves are the result, so that without gate and attention the module is
     the baseline of Table 2: concatenation and a convolution back to C channels.
+
+    Args:
+        channels: C, of all features.
+        gated: whether there is a GC.
+        attention: one of ``ATTENTIONS``.
+        norm: makes GC's last layer for C channels.
     """
 
-    def __init__(self, channels: int, gated: bool = True, attention: str = "pixel") -> None:
+    def __init__(
+        self,
+        channels: int,
+        gated: bool = True,
+        attention: str = "pixel",
+        norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
+    ) -> None:
         super().__init__()
         if attention not in ATTENTIONS:
             raise ValueError(f"attention must be one of {ATTENTIONS}, got {attention!r}")
         self.fuse = nn.Conv2d(2 * channels, channels, 3, padding=1)
-        self.gate = GatedConvolution(channels) if gated else None
+        self.gate = GatedConvolution(channels, norm) if gated else None
         self.attention = Attention(channels, attention) if attention != "none" else None
 
-    def forward(self, depth: Tensor, guide: Tensor) -> Tensor:
-        """Depth features F and the aligned guide, both (B, C, H, W). Returns the new F (B, C, H, W)."""
+    def forward(self, depth: Tensor, guide: Tensor, scale_index: int | None = None) -> Tensor:
+        """Depth features F and the aligned guide, both (B, C, H, W), and GC's scale index. Returns the new F (B, C, H, W)."""
         fused = self.fuse(torch.cat((depth, guide), dim=1))
         if self.gate is not None:
-            fused = self.gate(fused)
+            fused = self.gate(fused, scale_index)
         return fused if self.attention is None else self.attention(depth, fused)

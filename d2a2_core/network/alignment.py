@@ -6,10 +6,10 @@ Cross-Modal Alignment and Aggregation", arXiv 2401.08123, eq. 1 and 2.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
-
-from d2a2_core.network.deformable import ModulatedDeformConv
 
 DOMAIN_ALIGNMENTS = ("lda", "instance_norm", "batch_norm", "none")
 
@@ -78,9 +78,15 @@ class DomainAlignment(nn.Module):
 
 
 class DynamicGeometricAlignment(nn.Module):
-    """DGA (eq. 2): warps the guide onto the depth with a deformable convolution steered by [F, A]."""
+    """DGA (eq. 2): warps the guide onto the depth with a deformable convolution steered by [F, A].
 
-    def __init__(self, channels: int, groups: int = 8, backend: str = "auto") -> None:
+    Args:
+        channels: C, of all features.
+        deform: makes the deformable convolution for C channels, for instance
+            :class:`~d2a2_core.network.deformable.ModulatedDeformConv`.
+    """
+
+    def __init__(self, channels: int, deform: Callable[[int], nn.Module]) -> None:
         super().__init__()
         self.offset_features = nn.Sequential(
             nn.Conv2d(2 * channels, channels, 3, padding=1),
@@ -88,7 +94,7 @@ class DynamicGeometricAlignment(nn.Module):
             nn.Conv2d(channels, channels, 3, padding=1),
             nn.LeakyReLU(0.2),
         )
-        self.deform = ModulatedDeformConv(channels, groups, backend)
+        self.deform = deform(channels)
 
     def forward(self, guide: Tensor, aligned: Tensor, depth: Tensor) -> Tensor:
         """R, A and F, all (B, C, H, W). Samples R, not A. Returns the warped guide (B, C, H, W)."""
@@ -96,14 +102,18 @@ class DynamicGeometricAlignment(nn.Module):
 
 
 class DynamicDualAlignment(nn.Module):
-    """DDA: LDA, then DGA. Either can be switched off for the ablations of Table 2 and 3."""
+    """DDA: LDA, then DGA. Either can be switched off for the ablations of Table 2 and 3.
 
-    def __init__(
-        self, channels: int, groups: int = 8, domain: str = "lda", geometric: bool = True, backend: str = "auto"
-    ) -> None:
+    Args:
+        channels: C, of all features.
+        deform: makes DGA's deformable convolution for C channels; None leaves DGA out.
+        domain: see :class:`DomainAlignment`.
+    """
+
+    def __init__(self, channels: int, deform: Callable[[int], nn.Module] | None, domain: str = "lda") -> None:
         super().__init__()
         self.domain = DomainAlignment(channels, domain)
-        self.geometric = DynamicGeometricAlignment(channels, groups, backend) if geometric else None
+        self.geometric = DynamicGeometricAlignment(channels, deform) if deform else None
 
     def forward(self, guide: Tensor, depth: Tensor) -> Tensor:
         """Guide features R and depth features F, both (B, C, H, W). Returns the aligned guide (B, C, H, W)."""

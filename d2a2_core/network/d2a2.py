@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from d2a2_core.network.aggregation import MaskToPixelAggregation
 from d2a2_core.network.alignment import DynamicDualAlignment
+from d2a2_core.network.deformable import ModulatedDeformConv
 
 SCALES = (4, 8, 16)
 
@@ -103,7 +105,8 @@ class FusionStage(nn.Module):
     ) -> None:
         super().__init__()
         self.head = conv3x3(channels, channels)
-        self.dda = DynamicDualAlignment(channels, groups, domain, geometric, backend)
+        deform = partial(ModulatedDeformConv, groups=groups, backend=backend) if geometric else None
+        self.dda = DynamicDualAlignment(channels, deform, domain)
         self.mfa = MaskToPixelAggregation(channels, gated, attention)
 
     def forward(self, guide: Tensor, depth: Tensor) -> Tensor:

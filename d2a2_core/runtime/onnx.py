@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from d2a2_core.files import replacing
 from d2a2_core.network import takes_trust
 from d2a2_core.weights import WeightsError, load_weights, read_info, resolve_weights
 from d2a2_core.weights.sidecars import SIGMA
@@ -56,19 +57,17 @@ def export_onnx(source: str | Path, target: str | Path, size: tuple[int, int], s
     inputs = {"guide": torch.rand(1, 3, height, width), "lr": lr} | (
         {"trust": torch.ones_like(lr)} if takes_trust(model) else {}
     )
-    partial = Path(f"{target}.partial")
-    with warnings.catch_warnings(), torch.inference_mode():
+    with replacing(target) as partial, warnings.catch_warnings(), torch.inference_mode():
         # Sizes become constants, as they should, and the exporter that traces is said to be old.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             model, tuple(inputs.values()), str(partial), input_names=list(inputs), output_names=["hr"],
             opset_version=_OPSET, dynamo=False,
         )  # fmt: skip
-    file = onnx.load(partial)
-    facts = {"scale": scale, "source": path.stem, "card": read_info(path).card}
-    file.metadata_props.add(key=_KEY, value=json.dumps(facts))
-    onnx.save(file, partial)
-    partial.replace(target)
+        file = onnx.load(partial)
+        facts = {"scale": scale, "source": path.stem, "card": read_info(path).card}
+        file.metadata_props.add(key=_KEY, value=json.dumps(facts))
+        onnx.save(file, partial)
     SIGMA.copy(source, target)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from d2a2_core.files import replacing
 from d2a2_core.network import SCALES
 
 
@@ -111,10 +112,8 @@ def make_config(
 
 def save_config(config: TrainConfig, path: str | Path) -> None:
     """Writes all settings as YAML that :func:`make_config` reads."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")  # a kill in between leaves the old file
-    partial.write_text(yaml.safe_dump(asdict(config) | {"scales": list(config.scales)}, sort_keys=False))
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_text(yaml.safe_dump(asdict(config) | {"scales": list(config.scales)}, sort_keys=False))
 
 
 def _convert(name: str, value: Any, default: Any) -> Any:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from d2a2_core.files import replacing
+
 # seconds since the start of the process, and how many of them it waited for batches; unguided: with another sample's guide;
 # unaligned: with what deformable convolutions sample replaced by its mean over the image
 COLUMNS = ("step", "loss", "lr", "seconds", "waited", "val_rmse", "unguided_rmse", "unaligned_rmse", "bicubic_rmse")
@@ -31,12 +33,10 @@ class Curve:
         if self.path.exists():
             with self.path.open(newline="") as file:
                 rows = [r for r in csv.DictReader(file) if r["step"] and int(r["step"]) <= step]
-        partial = self.path.with_name("curve.csv.partial")
-        with partial.open("w", newline="") as file:
+        with replacing(self.path) as partial, partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(rows)
-        partial.replace(self.path)
 
     def add(self, row: dict[str, Any]) -> None:
         """One row; its keys are some of ``COLUMNS``."""

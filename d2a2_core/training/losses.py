@@ -6,6 +6,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from d2a2_core.training.config import TrainConfig
+
+
+def training_loss(prediction: Tensor, batch: dict[str, Tensor], config: TrainConfig) -> Tensor:
+    """The loss that a run's settings ask for.
+
+    Args:
+        prediction: (B, 1, H, W) float32.
+        batch: as :class:`d2a2_core.data.sampling.TrainingBatches` gives it.
+        config: its ``l2_weight``, ``relative_loss`` and ``measured_share``.
+    """
+    weight = config.l2_weight
+    if not config.relative_loss:
+        return reconstruction_loss(prediction, batch["hr"], weight)
+    plain = F.interpolate(batch["lr"], size=batch["hr"].shape[-2:], mode="bicubic", align_corners=False)
+    loss = relative_loss(prediction, plain, batch["hr"], weight)
+    if share := config.measured_share:
+        loss = (1 - share) * loss + share * measured_loss(prediction, plain, batch["hr"], batch["trust"], weight)
+    return loss
+
 
 def reconstruction_loss(prediction: Tensor, target: Tensor, l2_weight: float = 0.0) -> Tensor:
     """Mean absolute error, plus ``l2_weight`` times the mean squared one, over the target's finite values."""

@@ -12,24 +12,25 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from d2a2_core.data.sampling import TrainingBatches, input_keys
+from d2a2_core.files import replacing
 from d2a2_core.network import build_model
 from d2a2_core.network.warm_start import adapted_state
 from d2a2_core.training.config import TrainConfig, make_config, save_config
 from d2a2_core.training.curve import Curve
-from d2a2_core.training.losses import measured_loss, reconstruction_loss, relative_loss
+from d2a2_core.training.losses import training_loss
 from d2a2_core.training.provenance import provenance
 from d2a2_core.training.sources import training_source, validation_source
 from d2a2_core.training.teacher import Teacher
@@ -68,7 +69,10 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.model = self._initial_model().to(self.device, memory_format=torch.channels_last)
         self.teacher = Teacher(config, self.device) if config.teacher else None
-        self.averaged = {k: v.detach().clone() for k, v in self.model.state_dict().items()} if config.ema else None
+        self.averaged = None
+        if config.ema:
+            self.averaged = AveragedModel(self.model, multi_avg_fn=self._average, use_buffers=True)
+            self.averaged.update_parameters(self.model)  # torch's first update is a copy; ours start at step 1
         named = list(self.model.named_parameters())
         groups = [
             {"params": [p for name, p in named if (".deform.predict." in name) == offsets], "factor": factor}
@@ -76,12 +80,13 @@ class Trainer:
         ]
         self.optimizer = torch.optim.Adam([g for g in groups if g["params"]], lr=config.lr)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
+        self.autocast = autocast(config.precision, self.device)
         self.step, self.best = 0, math.inf
         self.losses: list = []  # since the last row of the curve; part of the state, so that a resumed curve is the same
         self.validation: list[dict[str, Tensor]] = []
 
     def run(self) -> Path:
-        """The loop itself."""
+        """Opens the folder, trains the steps that are left, and returns the path of the best weights."""
         if self.world > 1 and not dist.is_initialized():
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
         self._open_folder()
@@ -99,36 +104,62 @@ class Trainer:
         return best if best.exists() else self.folder / "last.safetensors"
 
     def _loop(self, model: nn.Module, curve: Curve | None) -> None:
-        started = time.monotonic()
-        progress = tqdm(
-            total=self.config.steps, initial=self.step, unit="step", disable=self.quiet or not sys.stderr.isatty()
-        )
-        waited, before = 0.0, time.monotonic()
+        config = self.config
+        total, hidden = config.steps, self.quiet or not sys.stderr.isatty()
+        progress = tqdm(total=total, initial=self.step, unit="step", disable=hidden)
+        started = before = time.monotonic()
+        waited = 0.0
         for batch in self._batches():
             waited += time.monotonic() - before
-            self.losses.append(self._train_step(model, batch))
+
+            # The learning rates of this step.
+            for group in self.optimizer.param_groups:
+                group["lr"] = config.lr * group["factor"] * learning_rate_factor(self.step, config)
+
+            # Forward.
+            model.train()
+            batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
+            with self.autocast:
+                if self.teacher is not None:
+                    batch["hr"] = self.teacher.target(batch, self.step)
+                prediction = model(*(batch[key] for key in input_keys(self.model)))
+            loss = training_loss(prediction.float(), batch, config)
+
+            # Backward and update.
+            self.optimizer.zero_grad(set_to_none=True)
+            self.scaler.scale(loss).backward()
+            if config.clip:
+                self.scaler.unscale_(self.optimizer)
+                nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.step += 1
+            if self.averaged is not None:
+                self.averaged.update_parameters(self.model)
+            self.losses.append(loss.detach())
             progress.update()
-            last = self.step == self.config.steps
-            save = self._due(self.config.save_every) or last
-            due = self._due(self.config.validate_every) or last
-            if save or due or self._due(self.config.log_every):
-                self._check_loss()
-            if due or self._due(self.config.log_every):
+
+            # What is due after it: the check before anything is written, then a row of the curve, then a checkpoint.
+            intervals = (config.log_every, config.validate_every, config.save_every)
+            log, validation, save = (self.step % every == 0 or self.step == config.steps for every in intervals)
+            if log or validation or save:
+                self._check_finite()
+            if log or validation:
                 row = {"step": self.step, "lr": self.optimizer.param_groups[0]["lr"]}
                 row |= {"loss": float(np.mean(self.losses)), "seconds": round(time.monotonic() - started, 2)}
                 row["waited"] = round(waited, 2)
                 self.losses = []
                 if curve is not None:
-                    if due:
+                    if validation:
                         row |= self._validate(curve)
                     curve.add(row)
                     self._tell(row, progress)
-            if self.main and save:
+            if save and self.main:
                 self._save()
             before = time.monotonic()
         progress.close()
 
-    def _check_loss(self) -> None:
+    def _check_finite(self) -> None:
         """Stops before a loss, or a weight after a bad gradient, that is not finite gets into a checkpoint."""
         self.losses = [float(loss) for loss in self.losses]
         healthy = np.isfinite(self.losses).all() and all(bool(p.isfinite().all()) for p in self.model.parameters())
@@ -142,79 +173,24 @@ class Trainer:
                 f"{self.folder / 'state.pt'}. Try a lower lr, clip=1.0 or precision=float32 in a new folder"
             )
 
-    # -- one step ------------------------------------------------------------------------------------------------
-
-    def _train_step(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * group["factor"] * learning_rate_factor(self.step, self.config)
-        model.train()
-        batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
-        if self.teacher is not None:
-            with self._autocast():
-                batch["hr"] = self.teacher.target(batch, self.step)
-        with self._autocast():
-            prediction = model(*(batch[key] for key in input_keys(self.model)))
-        loss = self._loss(prediction.float(), batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        if self.config.clip:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(model.parameters(), self.config.clip)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.step += 1
-        self._average()
-        return loss.detach()
-
-    def _loss(self, prediction: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        weight = self.config.l2_weight
-        if not self.config.relative_loss:
-            return reconstruction_loss(prediction, batch["hr"], weight)
-        plain = F.interpolate(batch["lr"], size=batch["hr"].shape[-2:], mode="bicubic", align_corners=False)
-        loss = relative_loss(prediction, plain, batch["hr"], weight)
-        if share := self.config.measured_share:
-            loss = (1 - share) * loss + share * measured_loss(prediction, plain, batch["hr"], batch["trust"], weight)
-        return loss
-
-    @torch.no_grad()
-    def _average(self) -> None:
-        if self.averaged is None:
-            return
-        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))  # follows quickly at first
-        for key, value in self.model.state_dict().items():
-            if value.is_floating_point():
-                self.averaged[key].lerp_(value, 1 - decay)
+    def _average(self, averaged: Sequence[Tensor], current: Sequence[Tensor], _count: Tensor) -> None:
+        """Moves averaged tensors towards the current ones, quickly at first; whole numbers are copied."""
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        for mean, value in zip(averaged, current, strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value, 1 - decay)
             else:
-                self.averaged[key].copy_(value)
-
-    def _autocast(self) -> torch.autocast | nullcontext:
-        precision = self.config.precision
-        if precision == "auto":
-            precision = "bf16" if has_bfloat16(self.device) else "float32"
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-        return torch.autocast(self.device.type, dtype=dtype) if dtype else nullcontext()
-
-    def _due(self, every: int) -> bool:
-        return self.step % every == 0
+                mean.copy_(value)
 
     # -- data ----------------------------------------------------------------------------------------------------
 
     def _batches(self) -> Iterator[dict[str, Tensor]]:
         config = self.config
         data = TrainingBatches(
-            self.scenes,
-            config.scales,
-            config.crop,
-            config.batch_size // self.world,
-            config.seed,
-            self.rank,
-            self.world,
-            range_jitter=config.range_jitter,
-            misalign=config.misalign,
-            sensor=config.sensor,
-            soft=config.soft,
+            self.scenes, config.scales, config.crop, config.batch_size // self.world, config.seed, self.rank, self.world,
+            range_jitter=config.range_jitter, misalign=config.misalign, sensor=config.sensor, soft=config.soft,
             captured=config.captured,
-        )
+        )  # fmt: skip
         loader = DataLoader(
             data,
             batch_size=None,
@@ -235,7 +211,7 @@ class Trainer:
             ) from error
 
     def _validate(self, curve: Curve) -> dict[str, float]:
-        """The (averaged) weights on held-out batches, which :func:`.validation.validate` explains; keeps the best."""
+        """Scores the (averaged) weights on held-out batches, as :func:`.validation.validate` explains, and keeps the best."""
         config = self.config
         if not self.validation:
             size = min(config.batch_size, 8)
@@ -243,13 +219,8 @@ class Trainer:
                 self.held_out, config.scales, config.crop, size, config.seed + 1, sensor=config.sensor, soft=config.soft
             )
             self.validation = [data[i] for i in range(config.validate_batches)]
-        trained = {k: v.clone() for k, v in self.model.state_dict().items()} if self.averaged else None
-        if self.averaged:
-            self.model.load_state_dict(self.averaged)
-        result, pictures = validate(self.model, self.validation, self.device, self._autocast())
+        result, pictures = validate(self._averaged_model(), self.validation, self.device, self.autocast)
         curve.show(pictures, self.step)
-        if trained is not None:
-            self.model.load_state_dict(trained)
         if result["val_rmse"] < self.best:
             self.best = result["val_rmse"]
             self._guarded(lambda: self._save_weights("best"))
@@ -272,9 +243,8 @@ class Trainer:
         if state.exists():
             saved = make_config("paper", self.folder / "config.yaml")
             free = ("steps", "device", "workers", "threads", "log_every", "save_every", "tensorboard")
-            changed = [
-                k for k, v in vars(saved).items() if k not in free and v != getattr(self.config, k)
-            ]  # the length of a fixed-rate run may change; a cosine's may not
+            changed = [k for k, v in vars(saved).items() if k not in free and v != getattr(self.config, k)]
+            # The length of a fixed-rate run may change; a cosine's may not.
             if self.config.schedule == "cosine" and saved.steps != self.config.steps:
                 changed.append("steps")
             if changed:
@@ -282,7 +252,7 @@ class Trainer:
                     f"{self.folder} holds a run with other settings ({', '.join(changed)}); "
                     "go on with the same ones, or name a new folder"
                 )
-            self._restore(torch.load(state, map_location=self.device, weights_only=True))
+            self._restore(state)
         if self.world > 1:
             dist.barrier()  # the others have read what the first is about to write
         if not self.main:
@@ -292,21 +262,28 @@ class Trainer:
         if not state.exists():
             (self.folder / "provenance.json").write_text(json.dumps(provenance(self.config), indent=1))
 
-    def _restore(self, state: dict) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.step, self.best, self.losses = state["step"], state["best"], state["losses"]
-        if self.averaged is not None:
-            self.averaged = state["averaged"]
-        torch.set_rng_state(state["rng"].cpu())
+    def _restore(self, file: Path) -> None:
+        try:
+            state = torch.load(file, map_location=self.device, weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.step, self.best, self.losses = state["step"], state["best"], state["losses"]
+            if self.averaged is not None:
+                self.averaged.load_state_dict(state["averaged"])
+            torch.set_rng_state(state["rng"].cpu())
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise TrainingError(
+                f"{file} is damaged or was written by another version of this package ({type(error).__name__}). Go on with that "
+                f"version, or start in a new folder from the weights of this run: init={self.folder / 'last.safetensors'}"
+            ) from error
 
     def _save(self) -> None:
         state = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "averaged": self.averaged,
+            "averaged": self.averaged.state_dict() if self.averaged is not None else None,
             "step": self.step,
             "best": self.best,
             "losses": [float(loss) for loss in self.losses],
@@ -315,17 +292,18 @@ class Trainer:
 
         def write() -> None:
             self._save_weights("last")
-            partial = self.folder / "state.pt.partial"
-            torch.save(state, partial)
-            partial.replace(self.folder / "state.pt")
+            with replacing(self.folder / "state.pt") as partial:
+                torch.save(state, partial)
 
         self._guarded(write)
 
     def _save_weights(self, name: str) -> None:
-        model = build_model(self.config.model)
-        model.load_state_dict(self.averaged or self.model.state_dict())
         card = json.loads((self.folder / "provenance.json").read_text()) | {"step": self.step}
-        save_weights(self.folder / f"{name}.safetensors", model, card)
+        save_weights(self.folder / f"{name}.safetensors", self._averaged_model(), card)
+
+    def _averaged_model(self) -> nn.Module:
+        """The network that is validated and saved as weights: the averaged one, where there is one."""
+        return self.model if self.averaged is None else self.averaged.module
 
     def _guarded(self, write) -> None:
         try:
@@ -350,6 +328,14 @@ def learning_rate_factor(step: int, config: TrainConfig) -> float:
     if config.schedule == "fixed":
         return 1.0
     return 0.5 * (1 + math.cos(math.pi * (step - config.warmup) / max(1, config.steps - config.warmup)))
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager:
+    """The context of a forward pass in a setting's precision; "auto" is bfloat16 where the hardware supports it."""
+    if precision == "auto":
+        precision = "bf16" if has_bfloat16(device) else "float32"
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    return torch.autocast(device.type, dtype=dtype) if dtype else nullcontext()
 
 
 def pick_device(name: str) -> torch.device:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from d2a2_core.files import replacing
 from d2a2_core.network import build_model
 
 
@@ -45,15 +46,11 @@ def write_safetensors(path: str | Path, tensors: dict[str, Tensor], metadata: di
     Raises:
         OSError: it cannot be written (full disk, no such folder, no permission).
     """
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
     try:
-        save_file(tensors, partial, metadata=metadata)
-        partial.replace(path)
+        with replacing(path) as partial:
+            save_file(tensors, partial, metadata=metadata)
     except SafetensorError as error:
         raise OSError(f"cannot write {path}: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_info(path: str | Path) -> WeightsInfo:

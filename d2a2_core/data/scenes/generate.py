@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from d2a2_core.data.scenes.scene_folder import BLOCK, color_path, write_scene
 from d2a2_core.data.scenes.shapes import RGBD, sample_scene
+from d2a2_core.files import replacing
 
 KINDS = ("shapes", "rooms", "clutter", "mixed")
 _CLUTTER_VIEWS = 2  # of one heap
@@ -250,9 +251,8 @@ def _write_manifest(settings: Settings, folder: Path, credits: list[dict]) -> No
         "models": credits,
         "scenes": scenes,
     }
-    partial = folder / "manifest.json.partial"
-    partial.write_text(json.dumps(manifest, indent=1) + "\n")
-    partial.replace(folder / "manifest.json")
+    with replacing(folder / "manifest.json") as partial:
+        partial.write_text(json.dumps(manifest, indent=1) + "\n")
 
 
 def _credits(settings: Settings) -> list[dict]:

@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from d2a2_core.data.scenes.shapes import RGBD
+from d2a2_core.files import replacing
 
 BLOCK = 8  # scenes that share a room; a block is what a worker makes at a time
 _HELD_OUT = (4, 10)  # of ten blocks the fifth is for validation: whole rooms, and the same ones while the folder grows
@@ -50,9 +51,8 @@ def write_scene(folder: Path, number: int, scene: RGBD) -> None:
         (_depth_path(folder, number), values, {"pnginfo": info}),
         (color_path(folder, number), scene.color, {}),
     ):
-        partial = path.with_suffix(".partial")
-        Image.fromarray(np.ascontiguousarray(image)).save(partial, format="PNG", **options)
-        partial.replace(path)
+        with replacing(path) as partial:
+            Image.fromarray(np.ascontiguousarray(image)).save(partial, format="PNG", **options)
 
 
 def read_scene(folder: Path, number: int) -> RGBD:

@@ -6,8 +6,8 @@ s_y x s_x high-resolution (HR) pixels that it covers. NumPy and scipy.ndimage on
 Every degradation is its own keyword and 0 (or None, False) turns it off; `OFF` turns all off, which leaves the mean of each cell.
 
 The forms are those of the literature: axial noise growing with the square of the distance (Nguyen, Izadi and Lovell, "Modeling
-Kinect Sensor Noise for Improved 3D Reconstruction and Tracking", 3DIMPVT 2012, which also gives lateral noise of about one pixel
-and loss at grazing angles), and depth as the phase of the light summed over the pixel, d = c arg(sum a exp(i 4 pi f z / c)) /
+Kinect Sensor Noise for Improved 3D Reconstruction and Tracking", 3DIMPVT 2012, which also gives lateral noise of about one
+pixel), and depth as the phase of the light summed over the pixel, d = c arg(sum a exp(i 4 pi f z / c)) /
 (4 pi f) (Hansard, Lee, Choi and Horaud, "Time-of-Flight Cameras: Principles, Methods and Applications", Springer 2012). The
 default magnitudes are ours, for an indoor ToF camera at 1 to 4 m; they are no calibration of one product.
 """
@@ -35,7 +35,6 @@ OFF: dict[str, Any] = {
     "blob_holes": 0.0,
     "dark_holes": 0.0,
     "shiny_holes": 0.0,
-    "grazing_holes": 0.0,
     "hexagonal_view": False,
 }
 
@@ -59,9 +58,6 @@ def simulate_tof(
     dark_luma: float = 0.03,
     shiny_holes: float = 0.0,
     shiny_luma: float = 0.8,
-    grazing_holes: float = 0.0,
-    grazing_degrees: float = 80.0,
-    focal_px: float | None = None,
     hexagonal_view: bool = False,
     min_valid: float = 0.5,
 ) -> np.ndarray:
@@ -82,8 +78,6 @@ def simulate_tof(
         blob_holes, blob_radius: mean number of round holes (Poisson) and their mean radius in LR pixels.
         dark_holes, dark_luma: probability of loss of a black pixel, falling to 0 at luma `dark_luma` (linear, 0 to 1).
         shiny_holes, shiny_luma: probability of loss of a glaring pixel, falling to 0 at luma `shiny_luma`.
-        grazing_holes, grazing_degrees: probability of loss of a surface seen at more than `grazing_degrees` off its normal.
-        focal_px: focal length in HR pixels, needed by `grazing_holes`; the principal point is taken as the centre.
         hexagonal_view: blank the corners outside the largest hexagon with its corners on the left and right border.
         min_valid: smallest share of valid HR pixels in a cell; cells below are NaN.
 
@@ -96,7 +90,7 @@ def simulate_tof(
     depth_hr = np.asarray(depth_hr, np.float64)
     cell = _cell(depth_hr.shape, size)
     for name, value in {"flying_pixels": flying_pixels, "edge_holes": edge_holes, "dark_holes": dark_holes,
-                        "shiny_holes": shiny_holes, "grazing_holes": grazing_holes, "min_valid": min_valid}.items():  # fmt: skip
+                        "shiny_holes": shiny_holes, "min_valid": min_valid}.items():  # fmt: skip
         if not 0.0 <= value <= 1.0:
             raise ValueError(f"expected {name} in [0, 1], got {value}")
     negative = {
@@ -110,8 +104,6 @@ def simulate_tof(
             raise ValueError(f"expected {name} of at least 0, got {value}")
     if rgb is not None and rgb.shape != (*depth_hr.shape, 3):
         raise ValueError(f"expected rgb of shape {(*depth_hr.shape, 3)}, got {rgb.shape}")
-    if grazing_holes > 0 and focal_px is None:
-        raise ValueError("grazing_holes needs focal_px, the focal length in pixels of depth_hr")
     luma = None if rgb is None else linear_luma(rgb)
 
     rows, columns = _sample_places(depth_hr.shape, size, cell, lateral_jitter, rng)
@@ -134,11 +126,6 @@ def simulate_tof(
     if luma is not None and shiny_holes > 0:
         seen = luma[rows, columns].mean(axis=-1)
         lost |= _patchy(size, rng) < shiny_holes * np.clip((seen - shiny_luma) / (1 - shiny_luma), 0, 1)
-    if grazing_holes > 0:
-        angle = _incidence_degrees(
-            _cell_mean(depth_hr[rows, columns], min_valid), float(focal_px) / cell[1], float(focal_px) / cell[0]
-        )
-        lost |= (angle > grazing_degrees) & (_patchy(size, rng) < grazing_holes)
     if hexagonal_view:
         lost |= ~_hexagon(size)
     depth[lost | ~(depth > 0)] = np.nan
@@ -230,19 +217,6 @@ def blobs(size: tuple[int, int], count: float, radius: float, rng: np.random.Gen
         ry, rx = radius * rng.uniform(0.4, 1.6, 2)
         lost |= ((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 < 1
     return lost
-
-
-def _incidence_degrees(depth: np.ndarray, fx: float, fy: float) -> np.ndarray:
-    """Angle between the surface normal and the line of sight, from the depth gradient; 0 where it cannot be measured."""
-    h, w = depth.shape
-    v, u = np.indices(depth.shape)
-    zy, zx = np.gradient(depth)
-    # For z(u, v) of a pinhole camera the normal is (-fx z_u, -fy z_v, z + (u - cx) z_u + (v - cy) z_v).
-    du, dv = u - (w - 1) / 2, v - (h - 1) / 2
-    normal = np.stack([-fx * zx, -fy * zy, depth + du * zx + dv * zy])
-    ray = np.stack([du / fx, dv / fy, np.ones_like(depth)])
-    cosine = np.abs((normal * ray).sum(0)) / (np.linalg.norm(normal, axis=0) * np.linalg.norm(ray, axis=0))
-    return np.nan_to_num(np.degrees(np.arccos(np.clip(cosine, 0, 1))))
 
 
 def _hexagon(size: tuple[int, int]) -> np.ndarray:

@@ -7,14 +7,14 @@ numbered from 0 as in the file; 0..999 train, 1000..1448 test. Needs the optiona
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
+
+from d2a2_core.files import replacing
 
 MAT_NAME = "nyu_depth_v2_labeled.mat"
 
@@ -83,8 +83,11 @@ def prepare_nyu(mat: str | Path, out: str | Path, progress: bool = True) -> int:
             guide, depth = _pair(file, index)
             # High quality, full chroma: the guide's edges are what the network reads.
             jpeg = {"format": "JPEG", "quality": 97, "subsampling": 0}
-            _write_whole(colour_file, lambda stream, g=guide, o=jpeg: Image.fromarray(g).save(stream, **o))
-            _write_whole(depth_file, lambda stream, d=depth: np.save(stream, d))
+            with replacing(colour_file) as partial:
+                Image.fromarray(guide).save(partial, **jpeg)
+            # np.save appends .npy to the name of a path.
+            with replacing(depth_file) as partial, partial.open("wb") as stream:
+                np.save(stream, depth)
             written += 1
     return written
 
@@ -95,14 +98,3 @@ def _pair(file: Any, index: int) -> tuple[np.ndarray, np.ndarray]:
     if guide.dtype != np.uint8:
         raise ValueError(f"expected 'images' of uint8, got {guide.dtype}")
     return guide, depth
-
-
-def _write_whole(path: Path, write: Callable[[Any], None]) -> None:
-    """Writes beside ``path`` and renames, so that an interrupted run leaves no half file under the final name."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with open(part, "wb") as stream:
-            write(stream)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

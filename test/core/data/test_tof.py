@@ -134,21 +134,6 @@ def test_dark_holes_lie_on_dark_pixels():
     assert not lost[:, 20:].any()
 
 
-def test_grazing_holes_follow_the_angle_of_incidence():
-    # The floor 1.2 m below a camera with f = 140 px: z = 1.2 f / (v - cy), seen at atan(z / 1.2) off its normal on the axis.
-    f, v = 140.0, np.arange(120) - 59.5
-    depth = np.full(120, np.nan, np.float32)
-    depth[64:] = 1.2 * f / v[64:]
-    out = tof(np.tile(depth[:, None], (1, 160)), grazing_holes=1.0, grazing_degrees=80.0, focal_px=f)
-    rows = np.arange(30)
-    distance = 1.2 * f / (4 * rows + 1.5 - 59.5)
-    angle = np.degrees(np.arctan(distance / 1.2))
-    assert np.isfinite(out[(rows > 18) & (angle < 77), 20]).all()
-    assert np.isnan(out[(rows > 17) & (angle > 83), 20]).all()
-    with pytest.raises(ValueError, match="focal_px"):
-        tof(np.full((120, 160), 2.0), grazing_holes=0.5)
-
-
 def test_hexagon_blanks_the_corners_symmetrically():
     valid = np.isfinite(tof(np.full((120, 160), 2.0, np.float32), hexagonal_view=True))
     np.testing.assert_array_equal(valid, valid[::-1])

@@ -21,16 +21,24 @@ CHROMIUM_FLAGS = (
 )  # fmt: skip
 
 
+class NamedSamples(list):
+    """Samples as a data set: with a name."""
+
+    def __init__(self, name, samples):
+        super().__init__(samples)
+        self.name = name
+
+
 @pytest.fixture
 def runs(tmp_path) -> list[Path]:
     """Two methods on the same two generated images."""
     y, x = np.indices((48, 64), dtype=np.float32)
     depth = 1 + 0.01 * y + (x > 30)
     guide = np.repeat((200 * (x > 30))[..., None], 3, axis=2).astype(np.uint8)
-    samples = [Sample(name, guide, depth.astype(np.float32)) for name in ("room<1>", "room2")]
+    samples = NamedSamples("nyuv2", (Sample(name, guide, depth.astype(np.float32)) for name in ("room<1>", "room2")))
     folders = []
     for method in ("bicubic", "jbu"):
-        evaluate(samples, get_method(method), 8, dataset="nyuv2", run_dir=tmp_path / method)
+        evaluate(samples, get_method(method), 8, run_dir=tmp_path / method)
         folders.append(tmp_path / method)
     return folders
 

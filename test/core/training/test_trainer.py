@@ -17,7 +17,7 @@ from d2a2_core.data.scenes.generate import Settings, generate
 from d2a2_core.network import D2A2Lite, run_views, takes_trust
 from d2a2_core.network.deformable import ModulatedDeformConv
 from d2a2_core.training.config import make_config, save_config
-from d2a2_core.training.losses import reconstruction_loss, rmse_per_image
+from d2a2_core.training.losses import reconstruction_loss, rmse_per_image, training_loss
 from d2a2_core.training.teacher import Teacher
 from d2a2_core.training.trainer import (
     Trainer,
@@ -215,10 +215,10 @@ def test_offsets_learn_at_a_rate_of_their_own(tmp_path, factor):
 
 def test_not_finite_loss_stops_before_it_reaches_a_checkpoint(tmp_path, monkeypatch):
     trainer = Trainer(tiny(), tmp_path, quiet=True)
-    step = trainer._train_step
     monkeypatch.setattr(
-        trainer, "_train_step", lambda m, b: step(m, b) * (torch.nan if trainer.step == 5 else 1)
-    )  # the sixth
+        "d2a2_core.training.trainer.training_loss",
+        lambda *inputs: training_loss(*inputs) * (torch.nan if trainer.step == 5 else 1),  # the sixth step
+    )
     with pytest.raises(TrainingError, match="not finite"):
         trainer.run()
     assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 4
@@ -272,6 +272,38 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path):
     train(tiny(steps=2), tmp_path, quiet=True)
     with pytest.raises(TrainingError, match="lr"):
         train(tiny(steps=2, lr=5e-4), tmp_path, quiet=True)
+
+
+def test_averaged_weights_follow_quickly_at_first_and_whole_numbers_are_copied(tmp_path):
+    model = {"model": "d2a2", "channels": 8, "blocks": 1, "scale": 4}  # its BatchNorm counts batches
+    settings = {"model": model, "scales": [4], "schedule": "fixed", "ema": 0.25, "lr": 1e-2}
+    expected = Trainer(tiny(**settings), tmp_path / "start").model.state_dict()
+    for step, decay in enumerate((2 / 11, 3 / 12, 0.25), 1):
+        train(tiny(**settings, steps=step), tmp_path / "run", quiet=True)
+        trained = torch.load(tmp_path / "run/state.pt", weights_only=True)["model"]
+        for key, value in trained.items():
+            floating = value.is_floating_point()
+            expected[key] = decay * expected[key] + (1 - decay) * value if floating else value
+    saved = load_weights(tmp_path / "run/last.safetensors").state_dict()
+    torch.testing.assert_close(saved, expected)
+    assert saved["stage1.mfa.gate.norm.num_batches_tracked"] == 3
+    assert not torch.equal(saved["tail1.weight"], trained["tail1.weight"])
+
+
+@pytest.mark.parametrize("damage", ["key", "layout", "bytes"])
+def test_a_state_that_cannot_be_read_is_refused_and_says_how_to_go_on(tmp_path, damage):
+    train(tiny(steps=2), tmp_path, quiet=True)
+    file = tmp_path / "state.pt"
+    state = torch.load(file, weights_only=True)
+    if damage == "key":
+        del state["averaged"]
+    elif damage == "layout":  # of version 0.2: the tensors themselves
+        state["averaged"] = state["model"]
+    torch.save(state, file)
+    if damage == "bytes":
+        file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(TrainingError, match=r"another version.*init=.*last\.safetensors"):
+        train(tiny(steps=2), tmp_path, quiet=True)
 
 
 def test_warm_start_from_another_scale(tmp_path):
