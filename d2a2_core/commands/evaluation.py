@@ -8,16 +8,9 @@ from pathlib import Path
 from d2a2_core.commands.options import add_ensemble
 
 
-def add_to(commands: argparse._SubParsersAction) -> None:
-    """Adds these commands to `d2a2`."""
-    _add_evaluate(commands)
-    _add_report(commands)
-
-
-def _add_evaluate(commands: argparse._SubParsersAction) -> None:
+def _evaluate_options(p: argparse.ArgumentParser) -> None:
     from d2a2_core.data.sets.benchmarks import SPECS
 
-    p = commands.add_parser("evaluate", help="measure a method or weights on a benchmark set")
     p.add_argument("--dataset", required=True, choices=(*sorted(SPECS), "recording"),
                    help="a benchmark set, or a recording of your own camera, scored at its own measurements")  # fmt: skip
     p.add_argument("--root", type=Path, required=True, help="folder that holds the set's folder, or that folder")
@@ -39,7 +32,6 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--csv", type=Path, help="write one row per image to this file")
     p.add_argument("--out", type=Path, help="write a run folder (metrics, pictures) for `d2a2 report`")
     p.add_argument("--pictures", type=int, default=8, help="images with pictures in the run folder")
-    p.set_defaults(run=_evaluate)
 
 
 def _evaluate(o: argparse.Namespace) -> None:
@@ -90,11 +82,9 @@ def _evaluate(o: argparse.Namespace) -> None:
     print(format_summary(rows))
 
 
-def _add_report(commands: argparse._SubParsersAction) -> None:
-    p = commands.add_parser("report", help="make one HTML page of one or several evaluations")
+def _report_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("runs", nargs="+", type=Path, help="folders written by `d2a2 evaluate --out`")
     p.add_argument("--out", type=Path, default=Path("report.html"))
-    p.set_defaults(run=_report)
 
 
 def _report(o: argparse.Namespace) -> None:
@@ -102,3 +92,9 @@ def _report(o: argparse.Namespace) -> None:
 
     write_report(o.runs, o.out)
     print(f"written: {o.out}")
+
+
+COMMANDS = {
+    "evaluate": (_evaluate_options, _evaluate),
+    "report": (_report_options, _report),
+}

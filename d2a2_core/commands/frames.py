@@ -1,4 +1,4 @@
-"""Commands for depth as it comes from cameras: upsample, offset, bag; and how fast that is: benchmark."""
+"""Commands for depth as it comes from cameras: upsample, offset; and how fast that is: benchmark."""
 
 from __future__ import annotations
 
@@ -8,19 +8,10 @@ from pathlib import Path
 import yaml
 
 from d2a2_core.commands.options import add_ensemble, add_model_options, add_runtime, parse_size
-from d2a2_core.weights import DEFAULT_WEIGHTS
+from d2a2_core.defaults import DEFAULT_WEIGHTS
 
 
-def add_to(commands: argparse._SubParsersAction) -> None:
-    """Adds these commands to `d2a2`."""
-    _add_upsample(commands)
-    _add_offset(commands)
-    _add_bag(commands)
-    _add_benchmark(commands)
-
-
-def _add_upsample(commands: argparse._SubParsersAction) -> None:
-    p = commands.add_parser("upsample", help="upsample a folder recording, or one colour and one depth image")
+def _upsample_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("input", nargs="+", type=Path, help="a recording folder, or COLOR DEPTH (16-bit PNG, millimetres)")
     p.add_argument(
         "--out",
@@ -40,7 +31,6 @@ def _add_upsample(commands: argparse._SubParsersAction) -> None:
     add_model_options(p)
     add_ensemble(p)
     add_runtime(p, "torch")
-    p.set_defaults(run=_upsample)
 
 
 def _upsample(o: argparse.Namespace) -> None:
@@ -76,15 +66,11 @@ def _upsample(o: argparse.Namespace) -> None:
     print(f"{len(frames)} depth images written to {o.out}; {result.registration}")
 
 
-def _add_offset(commands: argparse._SubParsersAction) -> None:
-    p = commands.add_parser(
-        "offset", help="by how much colour lies beside depth in a recording: an error of the calibration"
-    )
+def _offset_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("recording", type=Path, help="folder recording")
     p.add_argument(
         "--registration", default="auto", choices=("auto", "on", "off"), help="of depth to the colour camera"
     )
-    p.set_defaults(run=_offset)
 
 
 def _offset(o: argparse.Namespace) -> None:
@@ -124,25 +110,7 @@ def _offset(o: argparse.Namespace) -> None:
         )
 
 
-def _add_bag(commands: argparse._SubParsersAction) -> None:
-    from d2a2_core.commands.bag import add_options
-
-    p = commands.add_parser("bag", help="upsample a rosbag2: the same bag with depth_upsampled topics in it")
-    add_options(p)
-    add_model_options(p)
-    add_ensemble(p)
-    add_runtime(p, "auto")
-    p.set_defaults(run=_bag)
-
-
-def _bag(o: argparse.Namespace) -> None:
-    from d2a2_core.commands.bag import run
-
-    run(o)
-
-
-def _add_benchmark(commands: argparse._SubParsersAction) -> None:
-    p = commands.add_parser("benchmark", help="time and memory per frame on this machine")
+def _benchmark_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--size", default="640x480", help="of the colour image, WIDTHxHEIGHT")
     p.add_argument("--ratio", type=float, default=4.0, help="colour size / depth size")
     p.add_argument("--frames", type=int, default=10)
@@ -153,7 +121,6 @@ def _add_benchmark(commands: argparse._SubParsersAction) -> None:
     add_model_options(p)
     add_ensemble(p)
     add_runtime(p, "auto")
-    p.set_defaults(run=_benchmark)
 
 
 def _benchmark(o: argparse.Namespace) -> None:
@@ -169,3 +136,10 @@ def _benchmark(o: argparse.Namespace) -> None:
             o.weights, parse_size(o.size), o.ratio, o.frames, o.device, o.precision, o.threads, o.ensemble, o.runtime
         )
     )
+
+
+COMMANDS = {
+    "upsample": (_upsample_options, _upsample),
+    "offset": (_offset_options, _offset),
+    "benchmark": (_benchmark_options, _benchmark),
+}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 
-from d2a2_core.weights import DEFAULT_WEIGHTS
+from d2a2_core.defaults import DEFAULT_WEIGHTS
 
 
 def add_model_options(p: argparse.ArgumentParser) -> None:

@@ -8,8 +8,6 @@ from typing import Any
 
 import yaml
 
-from d2a2_core.network import SCALES
-
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -131,6 +129,8 @@ def _convert(name: str, value: Any, default: Any) -> Any:
 
 
 def _check(config: TrainConfig) -> None:
+    from d2a2_core.network import SCALES  # not above: `d2a2 train --help` need not wait for PyTorch
+
     choices = {
         "schedule": ("fixed", "cosine"),
         "precision": ("float32", "bf16", "fp16", "auto"),

@@ -1,0 +1,63 @@
+"""Commands for what is fitted beside frozen weights: calibrate, int8."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from d2a2_core.commands.options import parse_size
+from d2a2_core.defaults import DEFAULT_WEIGHTS
+
+
+def _calibrate_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--weights", default=DEFAULT_WEIGHTS, help="shipped name or path of a .safetensors file")
+    p.add_argument("--out", type=Path, help="file of the head; default: NAME.sigma.safetensors beside the weights")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--images", type=int, default=360, help="generated scenes to train on")
+    p.add_argument("--held-out", type=int, default=90, help="generated scenes to measure the coverage on")
+    p.add_argument("--data", default="shapes", help="scenes, as of d2a2 train")
+    p.add_argument("--root", default="", help="their folder, as of d2a2 train")
+    p.add_argument("--size", nargs="+", help="of the scenes, in turn: WIDTHxHEIGHT, multiples of 16 (default: three)")
+    p.add_argument("--steps", type=int, default=1500, help="of the head's training")
+    p.add_argument("--plot", type=Path, help="PNG of the reliability plot (default: reliability.png in this folder)")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+
+
+def _calibrate(o: argparse.Namespace) -> None:
+    from d2a2_core.calibration.cases import SIZES
+    from d2a2_core.calibration.reliability import format_table
+    from d2a2_core.calibration.sigma import calibrate
+
+    plot = o.plot or Path("reliability.png")
+    sizes = [parse_size(text) for text in o.size] if o.size else SIZES
+    path, table = calibrate(
+        o.weights, o.out, o.seed, o.images, o.held_out, o.data, o.root, sizes, o.steps, o.device, plot
+    )
+    print(f"{format_table(table)}\nwritten: {path} and {plot}")
+
+
+def _int8_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--weights", default=DEFAULT_WEIGHTS, help="shipped name or path of a .safetensors file")
+    p.add_argument("--out", type=Path, help="file of the ranges; default: NAME.int8.safetensors beside the weights")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--images", type=int, default=48, help="generated scenes to measure on")
+    p.add_argument("--held-out", type=int, default=30, help="generated scenes to compare int8 with float32 on")
+    p.add_argument("--data", default="shapes", help="scenes, as of d2a2 train")
+    p.add_argument("--root", default="", help="their folder, as of d2a2 train")
+
+
+def _int8(o: argparse.Namespace) -> None:
+    from d2a2_core.calibration.int8_ranges import measure_int8
+
+    path, errors = measure_int8(o.weights, o.out, o.seed, o.images, o.held_out, o.data, o.root)
+    for name, value in errors.items():
+        print(f"held-out {name} {value}")
+    if not errors and o.held_out:
+        print("not compared: that takes the package openvino and a CPU with VNNI")
+    print(f"written: {path}")
+
+
+COMMANDS = {
+    "calibrate": (_calibrate_options, _calibrate),
+    "int8": (_int8_options, _int8),
+}
