@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import MISSING, fields
+from itertools import groupby
 from pathlib import Path
 
 import yaml
@@ -22,9 +23,16 @@ def _add_train_settings(p: argparse.ArgumentParser) -> None:
 
     p.add_argument("--preset", default="paper", choices=sorted(PRESETS), help="settings to start from")
     p.add_argument("--config", type=Path, help="YAML file with settings that override the preset's")
-    for f in fields(TrainConfig):
-        default = f.default if f.default is not MISSING else f.default_factory()
-        p.add_argument(f"--{f.name.replace('_', '-')}", dest=f"set_{f.name}", help=f"default {default!r}")
+    for title, settings in groupby(fields(TrainConfig), lambda f: f.metadata["group"]):
+        group = p.add_argument_group(title)
+        for f in settings:
+            default = f.default if f.default is not MISSING else f.default_factory()
+            group.add_argument(
+                f"--{f.name.replace('_', '-')}",
+                dest=f"set_{f.name}",
+                metavar="VALUE",
+                help=f"{f.metadata['help']} Default: {default!r}.",
+            )
 
 
 def _settings(o: argparse.Namespace):

@@ -2,8 +2,10 @@
 
 import csv
 import re
+import runpy
 import subprocess
 import sys
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from d2a2_core import D2A2, D2A2Lite
 from d2a2_core.cli import COMMANDS, main
 from d2a2_core.recording import Recording
 from d2a2_core.training.ablations import ablation_models
+from d2a2_core.training.config import TrainConfig
 from d2a2_core.weights import load_weights, save_weights
 
 
@@ -253,13 +256,32 @@ def test_help_of_commands_whose_options_need_no_network_does_without_torch(argum
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_each_command_has_its_help(capsys, name):
+def test_each_command_has_its_help(monkeypatch, capsys, name):
+    monkeypatch.setenv("COLUMNS", "500")  # no line breaks at hyphens
     with pytest.raises(SystemExit) as end:
         main([name, "--help"])
     assert end.value.code == 0
     said = " ".join(capsys.readouterr().out.split())
     assert said.startswith(f"usage: d2a2 {name} ")
     assert COMMANDS[name][1] in said
+
+
+def test_help_of_train_says_what_each_setting_does(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "500")  # no line breaks at hyphens
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    lines = capsys.readouterr().out
+    said = " ".join(lines.split())
+    for setting in fields(TrainConfig):
+        assert f"--{setting.name.replace('_', '-')} VALUE {setting.metadata['help']} Default: " in said
+        assert f"\n{setting.metadata['group']}:\n" in lines
+        assert all(choice in setting.metadata["help"] for choice in setting.metadata["choices"]), setting.name
+
+
+def test_training_page_has_the_settings_as_the_code_says(repo):
+    page = (repo / "docs" / "training.md").read_text()
+    generate = runpy.run_path(str(repo / "scripts" / "generate_docs.py"))["GENERATED"]["docs/training.md"]
+    assert page == generate(page), "docs/training.md is out of date; run: python scripts/generate_docs.py"
 
 
 @pytest.mark.parametrize(
