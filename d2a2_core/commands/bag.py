@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from d2a2_core.bag.convert import BagOptions, Engine, Summary, upsample_bag
-from d2a2_core.commands.options import add_ensemble, add_model_options, add_runtime
+from d2a2_core.commands.options import add_network_options
 from d2a2_core.depth.provenance import POINTS_PROVENANCE
 from d2a2_core.messages.camera_info import RECTIFIED_INPUTS
 
@@ -63,9 +63,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             )
         else:
             group.add_argument(_flag(f.name), type=type(f.default), default=f.default, help=f"default {f.default}")
-    add_model_options(parser)
-    add_ensemble(parser)
-    add_runtime(parser, "auto")
+    add_network_options(parser, "auto")
 
 
 def run(o: argparse.Namespace) -> None:

@@ -5,22 +5,26 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from d2a2_core.commands.options import parse_size
-from d2a2_core.defaults import DEFAULT_WEIGHTS
+from d2a2_core.commands.options import add_device, add_weights, parse_size
+
+
+def _add_scenes(p: argparse.ArgumentParser, kind: str, images: int, held_out: int) -> None:
+    """Adds the weights, the scenes that they are run on, and the file of ``kind`` beside them that is written."""
+    add_weights(p)
+    p.add_argument("--out", type=Path, help=f"file to write; default: NAME.{kind}.safetensors beside the weights")
+    p.add_argument("--seed", type=int, default=0, help="of the scenes and what is drawn from them")
+    p.add_argument("--images", type=int, default=images, help=f"generated scenes to learn from (default {images})")
+    p.add_argument("--held-out", type=int, default=held_out, help=f"other ones to measure on (default {held_out})")
+    p.add_argument("--data", default="shapes", help="scenes, as of d2a2 train")
+    p.add_argument("--root", default="", help="their folder, as of d2a2 train")
 
 
 def _calibrate_options(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--weights", default=DEFAULT_WEIGHTS, help="shipped name or path of a .safetensors file")
-    p.add_argument("--out", type=Path, help="file of the head; default: NAME.sigma.safetensors beside the weights")
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--images", type=int, default=360, help="generated scenes to train on")
-    p.add_argument("--held-out", type=int, default=90, help="generated scenes to measure the coverage on")
-    p.add_argument("--data", default="shapes", help="scenes, as of d2a2 train")
-    p.add_argument("--root", default="", help="their folder, as of d2a2 train")
+    _add_scenes(p, "sigma", images=360, held_out=90)
     p.add_argument("--size", nargs="+", help="of the scenes, in turn: WIDTHxHEIGHT, multiples of 16 (default: three)")
     p.add_argument("--steps", type=int, default=1500, help="of the head's training")
     p.add_argument("--plot", type=Path, help="PNG of the reliability plot (default: reliability.png in this folder)")
-    p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    add_device(p)
 
 
 def _calibrate(o: argparse.Namespace) -> None:
@@ -37,13 +41,7 @@ def _calibrate(o: argparse.Namespace) -> None:
 
 
 def _int8_options(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--weights", default=DEFAULT_WEIGHTS, help="shipped name or path of a .safetensors file")
-    p.add_argument("--out", type=Path, help="file of the ranges; default: NAME.int8.safetensors beside the weights")
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--images", type=int, default=48, help="generated scenes to measure on")
-    p.add_argument("--held-out", type=int, default=30, help="generated scenes to compare int8 with float32 on")
-    p.add_argument("--data", default="shapes", help="scenes, as of d2a2 train")
-    p.add_argument("--root", default="", help="their folder, as of d2a2 train")
+    _add_scenes(p, "int8", images=48, held_out=30)
 
 
 def _int8(o: argparse.Namespace) -> None:

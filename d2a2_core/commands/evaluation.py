@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from d2a2_core.commands.options import add_ensemble
+from d2a2_core.commands.options import add_device, add_ensemble, add_scale
 
 
 def _evaluate_options(p: argparse.ArgumentParser) -> None:
@@ -15,7 +15,7 @@ def _evaluate_options(p: argparse.ArgumentParser) -> None:
                    help="a benchmark set, or a recording of your own camera, scored at its own measurements")  # fmt: skip
     p.add_argument("--root", type=Path, required=True, help="folder that holds the set's folder, or that folder")
     p.add_argument("--split", default="test")
-    p.add_argument("--scale", type=int, required=True, choices=(4, 8, 16))
+    add_scale(p)
     what = p.add_mutually_exclusive_group(required=True)
     what.add_argument("--method", help="nearest, bilinear, bicubic, guided, joint_bilateral, jbu, fgs, or FILE.onnx")
     what.add_argument("--weights", help="shipped name, .safetensors file, or an authors' .pth checkpoint")
@@ -25,7 +25,7 @@ def _evaluate_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--frames", type=int, default=0, help="recording: at most this many of its frames, evenly spread")
     p.add_argument("--degrade", choices=("mild", "medium", "severe"), help="LR and colour as a depth camera gives them")
     p.add_argument("--degrade-seed", type=int, default=0, help="with --degrade; the same seed gives the same images")
-    p.add_argument("--device", default="auto")
+    add_device(p)
     p.add_argument("--precision", default="float32", choices=("float32", "int8"), help="int8: of shipped names and files "
                    "with ranges beside them (d2a2 int8), on a CPU, by OpenVINO")  # fmt: skip
     add_ensemble(p)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from d2a2_core.commands.options import add_ensemble, add_model_options, add_runtime, parse_size
+from d2a2_core.commands.options import add_network_options, add_registration, add_size, parse_size
 from d2a2_core.defaults import DEFAULT_WEIGHTS
 
 
@@ -20,17 +20,13 @@ def _upsample_options(p: argparse.ArgumentParser) -> None:
         help="folder for NAME.depth.png (mm), .provenance.png and .sigma.png (0.1 mm)",
     )
     p.add_argument("--max-fill-px", type=float, default=16.0, help="fill holes this far, in output pixels")
-    p.add_argument(
-        "--registration", default="auto", choices=("auto", "on", "off"), help="of depth to the colour camera"
-    )
+    add_registration(p)
     p.add_argument("--no-hygiene", action="store_true", help="keep flying and stray measurements")
     p.add_argument(
         "--color-offset", type=float, nargs=2, default=(0.0, 0.0), metavar=("DX", "DY"),
         help="where colour lies seen from depth, pixels to the right and down, to be taken out; d2a2 offset finds it",
     )  # fmt: skip
-    add_model_options(p)
-    add_ensemble(p)
-    add_runtime(p, "torch")
+    add_network_options(p, "torch")
 
 
 def _upsample(o: argparse.Namespace) -> None:
@@ -68,9 +64,7 @@ def _upsample(o: argparse.Namespace) -> None:
 
 def _offset_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("recording", type=Path, help="folder recording")
-    p.add_argument(
-        "--registration", default="auto", choices=("auto", "on", "off"), help="of depth to the colour camera"
-    )
+    add_registration(p)
 
 
 def _offset(o: argparse.Namespace) -> None:
@@ -111,16 +105,18 @@ def _offset(o: argparse.Namespace) -> None:
 
 
 def _benchmark_options(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--size", default="640x480", help="of the colour image, WIDTHxHEIGHT")
+    add_size(p)
     p.add_argument("--ratio", type=float, default=4.0, help="colour size / depth size")
     p.add_argument("--frames", type=int, default=10)
     p.add_argument("--threads", type=int, default=0, help="CPU threads (0: torch's default)")
-    p.add_argument("--training", metavar="MODEL", help="time training steps instead, of e.g. '{model: d2a2, scale: 4}'")
+    p.add_argument(
+        "--training",
+        metavar="MODEL",
+        help="time training steps instead, of e.g. '{model: d2a2, scale: 4}'; --precision may be tf32 then",
+    )
     p.add_argument("--crop", type=int, default=256, help="with --training")
     p.add_argument("--batch-size", type=int, default=4, help="with --training")
-    add_model_options(p)
-    add_ensemble(p)
-    add_runtime(p, "auto")
+    add_network_options(p, "auto")
 
 
 def _benchmark(o: argparse.Namespace) -> None:

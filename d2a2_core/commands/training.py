@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from d2a2_core.commands.options import parse_size
+from d2a2_core.commands.options import add_size, parse_size
 
 
 def _train_options(p: argparse.ArgumentParser) -> None:
@@ -79,7 +79,7 @@ def _generate_options(p: argparse.ArgumentParser) -> None:
         "--scenes", required=True, choices=KINDS, help="mixed is rooms and clutter; all but shapes need models"
     )
     p.add_argument("--count", type=int, required=True)
-    p.add_argument("--size", default="640x480", help="WIDTHxHEIGHT")
+    add_size(p, "the images")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--out", type=Path, required=True, help="folder; scenes that are there stay")
     p.add_argument("--workers", type=int, default=1, help="processes")

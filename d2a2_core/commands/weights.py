@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from d2a2_core.commands.options import parse_size
-from d2a2_core.defaults import DEFAULT_WEIGHTS
+from d2a2_core.commands.options import add_scale, add_size, add_weights, parse_size
 
 
 def _weights_options(p: argparse.ArgumentParser) -> None:
@@ -61,9 +60,9 @@ def _convert(o: argparse.Namespace) -> None:
 
 def _export_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("target", type=Path, help="the .onnx file")
-    p.add_argument("--weights", default=DEFAULT_WEIGHTS, help="shipped name or path of a .safetensors file")
-    p.add_argument("--size", default="640x480", help="of the colour image, WIDTHxHEIGHT")
-    p.add_argument("--scale", type=int, required=True, choices=(4, 8, 16))
+    add_weights(p)
+    add_size(p)
+    add_scale(p)
 
 
 def _export(o: argparse.Namespace) -> None:
