@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from d2a2_ros.parameter_spec import Spec
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -24,8 +28,60 @@ def training_page(page: str) -> str:
         for f in settings:
             default = f.default if f.default is not MISSING else f.default_factory()
             lite = _shown(PRESETS["lite"][f.name]) if f.name in PRESETS["lite"] else ""
-            rows.append(f"| `{f.name}` | {_shown(default)} | {lite} | {f.metadata['help']} |")
+            rows.append(_row(f"`{f.name}`", _shown(default), lite, f.metadata["help"]))
     return _replace(page, "settings", "\n".join(rows))
+
+
+def default_yaml(_: str) -> str:
+    """config/default.yaml: each parameter of upsample_node with its meaning above it; those that need not be set are comments."""
+    import yaml
+
+    from d2a2_ros.parameter_table import SPECS
+
+    lines = [
+        "# Parameters of upsample_node, with their default values. (live) may be changed while the node runs: ros2 param set ...",
+        "# Written by scripts/generate_docs.py from d2a2_ros/parameter_table.py.",
+        "/**:",
+        "  ros__parameters:",
+    ]
+    for spec in SPECS:
+        text = f"{'(live) ' if spec.live else ''}{_meaning(spec)}"
+        lines += textwrap.wrap(text, 128, initial_indent="    # ", subsequent_indent="    # ", break_on_hyphens=False)
+        value = spec.default if spec.type is None else spec.example
+        written = yaml.safe_dump([value], default_flow_style=True).strip()[1:-1]
+        lines.append(f"    {'' if spec.type is None else '# '}{spec.name}: {written}")
+    return "\n".join(lines) + "\n"
+
+
+def topics_page(page: str) -> str:
+    """docs/topics.md with the tables of parameters of both nodes."""
+    from d2a2_ros import parameter_table, recording_player
+
+    page = _replace(page, "upsample_node parameters", _parameter_table(parameter_table.SPECS))
+    return _replace(page, "recording_player parameters", _parameter_table(recording_player.SPECS))
+
+
+def _parameter_table(specs: Sequence[Spec]) -> str:
+    types = {str: "string", int: "int", float: "double", bool: "bool"}
+    live = any(spec.live for spec in specs)
+    rows = ["| parameter | type | default | live | |", "|---|---|---|---|---|"]
+    if not live:
+        rows = ["| parameter | type | default | |", "|---|---|---|---|"]
+    for spec in specs:
+        kind = types[type(spec.default)] if spec.type is None else spec.type.name.lower().replace("_", " ")
+        cells = [f"`{spec.name}`", kind, _shown(spec.default) if spec.type is None else "(not set)"]
+        cells += ["live" if spec.live else ""] if live else []
+        rows.append(_row(*cells, f"{_meaning(spec)} {spec.details}".strip()))
+    return "\n".join(rows)
+
+
+def _row(*cells: str) -> str:
+    return re.sub("  +", " ", f"| {' | '.join(cells)} |")
+
+
+def _meaning(spec: Spec) -> str:
+    """What a parameter means, and its range."""
+    return spec.description + (f" From {spec.bounds[0]} to {spec.bounds[1]}." if spec.bounds else "")
 
 
 def _shown(value: Any) -> str:
@@ -51,7 +107,11 @@ def _replace(page: str, name: str, table: str) -> str:
 
 
 #: File, from the repository's root: what turns its text into the text it should have.
-GENERATED: dict[str, Callable[[str], str]] = {"docs/training.md": training_page}
+GENERATED: dict[str, Callable[[str], str]] = {
+    "config/default.yaml": default_yaml,
+    "docs/topics.md": topics_page,
+    "docs/training.md": training_page,
+}
 
 
 def main(arguments: list[str]) -> int:
