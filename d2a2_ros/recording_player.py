@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from types import SimpleNamespace
 
-from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -15,42 +15,62 @@ from std_msgs.msg import Header
 from d2a2_core.recording import Recording, RecordingError
 from d2a2_ros.cameras import info_from_camera
 from d2a2_ros.images import to_message
+from d2a2_ros.parameter_spec import Spec
 from d2a2_ros.run import run
 
 _DISCOVERY = 1.0  # seconds that connections beyond the player's own (of the outputs, for instance) get to be made
+
+SPECS = (
+    Spec(
+        "recording",
+        "",
+        "Folder of the recording.",
+        details="Must be set. demo.launch.py takes the sample that ships with the package.",
+    ),
+    Spec(
+        "rate_hz",
+        0.0,
+        "Frames per second; 0 is the rate it was recorded at.",
+        bounds=(0.0, 1000.0),
+        details="Where the recording does not say its rate, it is 15.",
+    ),
+    Spec("loop", True, "Whether to start again after the last frame.", details="Otherwise the node ends there."),
+    Spec(
+        "wait_for_subscribers",
+        False,
+        "Whether to wait until both images have a subscriber.",
+        details="demo.launch.py sets it.",
+    ),
+    Spec(
+        "first_pause",
+        0.0,
+        "Seconds of pause after the first frame, for subscribers that take long over one.",
+        bounds=(0.0, 600.0),
+        details="The node takes long over its first pair by OpenVINO.",
+    ),
+    Spec("color_frame_id", "camera_color_optical_frame", "frame_id of the colour camera."),
+    Spec("depth_frame_id", "camera_depth_optical_frame", "frame_id of depth that is not registered."),
+)
 
 
 class RecordingPlayer(Node):
     """Plays frame after frame with fresh stamps; ``finished`` turns true after the last one, unless it loops.
 
     Raises:
+        ParameterError: a parameter is of the wrong type or out of range.
         RecordingError: the folder cannot be played; the message says why.
     """
 
     def __init__(self, **kwargs) -> None:
         super().__init__("recording_player", **kwargs)
-
-        def parameter(name: str, default, description: str, bounds: tuple | None = None):
-            descriptor = ParameterDescriptor(description=description, read_only=True)
-            if bounds:
-                descriptor.floating_point_range = [FloatingPointRange(from_value=bounds[0], to_value=bounds[1])]
-            return self.declare_parameter(name, default, descriptor).value
-
-        folder = parameter("recording", "", "Folder of the recording.")
-        rate = parameter("rate_hz", 0.0, "Frames per second; 0 is the rate it was recorded at.", (0.0, 1000.0))
-        self._loop = parameter("loop", True, "Start again after the last frame.")
-        self._patient = parameter("wait_for_subscribers", False, "Start once both images have a subscriber.")
-        self._pause = parameter(
-            "first_pause", 0.0, "Seconds after the first frame, for subscribers that take long over one.", (0.0, 600.0)
-        )
-        color_frame = parameter("color_frame_id", "camera_color_optical_frame", "frame_id of the colour camera.")
-        depth_frame = parameter(
-            "depth_frame_id", "camera_depth_optical_frame", "frame_id of depth that is not registered."
-        )
+        given = SimpleNamespace(**{spec.name: spec.declare(self) for spec in SPECS})
+        folder, rate = given.recording, given.rate_hz
+        self._loop, self._patient, self._pause = given.loop, given.wait_for_subscribers, given.first_pause
         if not folder:
             raise RecordingError("parameter 'recording' is empty; set it to the folder of a recording")
         self.recording = Recording(folder)
-        self._frames = {"color": color_frame, "depth": color_frame if self.recording.registered else depth_frame}
+        depth_frame = given.color_frame_id if self.recording.registered else given.depth_frame_id
+        self._frames = {"color": given.color_frame_id, "depth": depth_frame}
         self._cameras = {which: self.recording.camera(which) for which in self._frames}
         self._publish = {
             (which, kind): self.create_publisher(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from d2a2_core.bag import BagOptions, Summary, upsample_bag
+from d2a2_core.commands.options import add_network_options
 from d2a2_core.depth.provenance import POINTS_PROVENANCE
 from d2a2_core.messages.camera_info import RECTIFIED_INPUTS
 from d2a2_core.stream import Engine
@@ -28,7 +29,7 @@ _HELP = {
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `d2a2 bag`, but for those on the network."""
+    """Adds the options of `d2a2 bag`."""
     parser.add_argument("input", type=Path, help="rosbag2 folder, or an .mcap or .db3 file")
     parser.add_argument("out", type=Path, help="folder of the new bag; OUT.partial beside it holds an interrupted run")
     for f in fields(BagOptions):
@@ -63,9 +64,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             )
         else:
             group.add_argument(_flag(f.name), type=type(f.default), default=f.default, help=f"default {f.default}")
+    add_network_options(parser, "auto")
 
 
-def run(o: argparse.Namespace) -> Summary:
+def run(o: argparse.Namespace) -> None:
     """Does it, with the shipped or given weights, and prints what happened."""
     from tqdm import tqdm
 
@@ -77,7 +79,6 @@ def run(o: argparse.Namespace) -> Summary:
     for line in report(summary):
         print(line)
     print(f"written: {o.out}")
-    return summary
 
 
 def report(summary: Summary) -> list[str]:
@@ -128,3 +129,6 @@ def _pipeline_fields() -> list[Any]:
 
 def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
+
+
+COMMANDS = {"bag": (add_options, run)}

@@ -5,24 +5,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from d2a2_core.commands.options import add_ensemble
+from d2a2_core.commands.options import add_device, add_ensemble, add_scale
 
 
-def add_to(commands: argparse._SubParsersAction) -> None:
-    """Adds these commands to `d2a2`."""
-    _add_evaluate(commands)
-    _add_report(commands)
-
-
-def _add_evaluate(commands: argparse._SubParsersAction) -> None:
+def _evaluate_options(p: argparse.ArgumentParser) -> None:
     from d2a2_core.data.sets.benchmarks import SPECS
 
-    p = commands.add_parser("evaluate", help="measure a method or weights on a benchmark set")
     p.add_argument("--dataset", required=True, choices=(*sorted(SPECS), "recording"),
                    help="a benchmark set, or a recording of your own camera, scored at its own measurements")  # fmt: skip
     p.add_argument("--root", type=Path, required=True, help="folder that holds the set's folder, or that folder")
     p.add_argument("--split", default="test")
-    p.add_argument("--scale", type=int, required=True, choices=(4, 8, 16))
+    add_scale(p)
     what = p.add_mutually_exclusive_group(required=True)
     what.add_argument("--method", help="nearest, bilinear, bicubic, guided, joint_bilateral, jbu, fgs, or FILE.onnx")
     what.add_argument("--weights", help="shipped name, .safetensors file, or an authors' .pth checkpoint")
@@ -32,14 +25,13 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--frames", type=int, default=0, help="recording: at most this many of its frames, evenly spread")
     p.add_argument("--degrade", choices=("mild", "medium", "severe"), help="LR and colour as a depth camera gives them")
     p.add_argument("--degrade-seed", type=int, default=0, help="with --degrade; the same seed gives the same images")
-    p.add_argument("--device", default="auto")
+    add_device(p)
     p.add_argument("--precision", default="float32", choices=("float32", "int8"), help="int8: of shipped names and files "
                    "with ranges beside them (d2a2 int8), on a CPU, by OpenVINO")  # fmt: skip
     add_ensemble(p)
     p.add_argument("--csv", type=Path, help="write one row per image to this file")
     p.add_argument("--out", type=Path, help="write a run folder (metrics, pictures) for `d2a2 report`")
     p.add_argument("--pictures", type=int, default=8, help="images with pictures in the run folder")
-    p.set_defaults(run=_evaluate)
 
 
 def _evaluate(o: argparse.Namespace) -> None:
@@ -90,11 +82,9 @@ def _evaluate(o: argparse.Namespace) -> None:
     print(format_summary(rows))
 
 
-def _add_report(commands: argparse._SubParsersAction) -> None:
-    p = commands.add_parser("report", help="make one HTML page of one or several evaluations")
+def _report_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("runs", nargs="+", type=Path, help="folders written by `d2a2 evaluate --out`")
     p.add_argument("--out", type=Path, default=Path("report.html"))
-    p.set_defaults(run=_report)
 
 
 def _report(o: argparse.Namespace) -> None:
@@ -102,3 +92,9 @@ def _report(o: argparse.Namespace) -> None:
 
     write_report(o.runs, o.out)
     print(f"written: {o.out}")
+
+
+COMMANDS = {
+    "evaluate": (_evaluate_options, _evaluate),
+    "report": (_report_options, _report),
+}

@@ -1,4 +1,4 @@
-"""Commands for depth as it comes from cameras: upsample, offset, bag; and how fast that is: benchmark."""
+"""Commands for depth as it comes from cameras: upsample, offset; and how fast that is: benchmark."""
 
 from __future__ import annotations
 
@@ -7,19 +7,10 @@ from pathlib import Path
 
 import yaml
 
-from d2a2_core.commands.options import add_ensemble, add_model_options, add_runtime, parse_size
+from d2a2_core.commands.options import add_network_options, add_registration, add_size, parse_size
 
 
-def add_to(commands: argparse._SubParsersAction) -> None:
-    """Adds these commands to `d2a2`."""
-    _add_upsample(commands)
-    _add_offset(commands)
-    _add_bag(commands)
-    _add_benchmark(commands)
-
-
-def _add_upsample(commands: argparse._SubParsersAction) -> None:
-    p = commands.add_parser("upsample", help="upsample a folder recording, or one colour and one depth image")
+def _upsample_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("input", nargs="+", type=Path, help="a recording folder, or COLOR DEPTH (16-bit PNG, millimetres)")
     p.add_argument(
         "--out",
@@ -28,18 +19,13 @@ def _add_upsample(commands: argparse._SubParsersAction) -> None:
         help="folder for NAME.depth.png (mm), .provenance.png and .sigma.png (0.1 mm)",
     )
     p.add_argument("--max-fill-px", type=float, default=16.0, help="fill holes this far, in output pixels")
-    p.add_argument(
-        "--registration", default="auto", choices=("auto", "on", "off"), help="of depth to the colour camera"
-    )
+    add_registration(p)
     p.add_argument("--no-hygiene", action="store_true", help="keep flying and stray measurements")
     p.add_argument(
         "--color-offset", type=float, nargs=2, default=(0.0, 0.0), metavar=("DX", "DY"),
         help="where colour lies seen from depth, pixels to the right and down, to be taken out; d2a2 offset finds it",
     )  # fmt: skip
-    add_model_options(p)
-    add_ensemble(p)
-    add_runtime(p, "torch")
-    p.set_defaults(run=_upsample)
+    add_network_options(p, "torch")
 
 
 def _upsample(o: argparse.Namespace) -> None:
@@ -79,15 +65,9 @@ def _upsample(o: argparse.Namespace) -> None:
     print(f"{len(frames)} depth images written to {o.out}; {result.registration}")
 
 
-def _add_offset(commands: argparse._SubParsersAction) -> None:
-    p = commands.add_parser(
-        "offset", help="by how much colour lies beside depth in a recording: an error of the calibration"
-    )
+def _offset_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("recording", type=Path, help="folder recording")
-    p.add_argument(
-        "--registration", default="auto", choices=("auto", "on", "off"), help="of depth to the colour camera"
-    )
-    p.set_defaults(run=_offset)
+    add_registration(p)
 
 
 def _offset(o: argparse.Namespace) -> None:
@@ -126,36 +106,19 @@ def _offset(o: argparse.Namespace) -> None:
         )
 
 
-def _add_bag(commands: argparse._SubParsersAction) -> None:
-    from d2a2_core.commands.bag import add_options
-
-    p = commands.add_parser("bag", help="upsample a rosbag2: the same bag with depth_upsampled topics in it")
-    add_options(p)
-    add_model_options(p)
-    add_ensemble(p)
-    add_runtime(p, "auto")
-    p.set_defaults(run=_bag)
-
-
-def _bag(o: argparse.Namespace) -> None:
-    from d2a2_core.commands.bag import run
-
-    run(o)
-
-
-def _add_benchmark(commands: argparse._SubParsersAction) -> None:
-    p = commands.add_parser("benchmark", help="time and memory per frame on this machine")
-    p.add_argument("--size", default="640x480", help="of the colour image, WIDTHxHEIGHT")
+def _benchmark_options(p: argparse.ArgumentParser) -> None:
+    add_size(p)
     p.add_argument("--ratio", type=float, default=4.0, help="colour size / depth size")
     p.add_argument("--frames", type=int, default=10)
     p.add_argument("--threads", type=int, default=0, help="CPU threads (0: torch's default)")
-    p.add_argument("--training", metavar="MODEL", help="time training steps instead, of e.g. '{model: d2a2, scale: 4}'")
+    p.add_argument(
+        "--training",
+        metavar="MODEL",
+        help="time training steps instead, of e.g. '{model: d2a2, scale: 4}'; --precision may be tf32 then",
+    )
     p.add_argument("--crop", type=int, default=256, help="with --training")
     p.add_argument("--batch-size", type=int, default=4, help="with --training")
-    add_model_options(p)
-    add_ensemble(p)
-    add_runtime(p, "auto")
-    p.set_defaults(run=_benchmark)
+    add_network_options(p, "auto")
 
 
 def _benchmark(o: argparse.Namespace) -> None:
@@ -171,3 +134,10 @@ def _benchmark(o: argparse.Namespace) -> None:
             o.weights, parse_size(o.size), o.ratio, o.frames, o.device, o.precision, o.threads, o.ensemble, o.runtime
         )
     )
+
+
+COMMANDS = {
+    "upsample": (_upsample_options, _upsample),
+    "offset": (_offset_options, _offset),
+    "benchmark": (_benchmark_options, _benchmark),
+}

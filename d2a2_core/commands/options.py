@@ -5,39 +5,67 @@ from __future__ import annotations
 import argparse
 import re
 
-from d2a2_core.weights import DEFAULT_WEIGHTS
+from d2a2_core.defaults import DEFAULT_WEIGHTS
 
 
-def add_model_options(p: argparse.ArgumentParser) -> None:
-    """Which weights, where and how they are computed."""
-    p.add_argument("--weights", default=DEFAULT_WEIGHTS, help="shipped name or path of a .safetensors or .onnx file")
+def add_weights(p: argparse.ArgumentParser, kinds: str = ".safetensors") -> None:
+    """Adds --weights; ``kinds`` are the files that will do."""
+    p.add_argument("--weights", default=DEFAULT_WEIGHTS, help=f"shipped name or path of a {kinds} file")
+
+
+def add_device(p: argparse.ArgumentParser) -> None:
+    """Adds --device."""
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+
+
+def add_network_options(p: argparse.ArgumentParser, runtime: str) -> None:
+    """Adds which weights are used, and where and how they are computed; ``runtime`` is the default of --runtime."""
+    from d2a2_core.upsampler import RUNTIMES
+
+    add_weights(p, ".safetensors or .onnx")
+    add_device(p)
     p.add_argument(
-        "--precision",
-        default="auto",
-        help="auto, float32, float16, bfloat16, or int8 (on a CPU, by OpenVINO); --training: tf32, too",
+        "--precision", default="auto", help="auto, float32, float16, bfloat16, or int8 (on a CPU, by OpenVINO)"
+    )
+    add_ensemble(p)
+    p.add_argument(
+        "--runtime",
+        default=runtime,
+        choices=RUNTIMES,
+        help="what computes the network. openvino: on a CPU, takes seconds for each new size and less time for each frame. "
+        f"auto: openvino where it is installed and can compute the network. Default: {runtime}",
     )
 
 
 def add_ensemble(p: argparse.ArgumentParser) -> None:
-    """Views of each pair."""
+    """Adds --ensemble."""
     from d2a2_core.network.ensemble import VIEWS
 
     p.add_argument(
-        "--ensemble", type=int, default=1, choices=tuple(VIEWS),
-        help="run the network on so many views of each pair, turned and mirrored, and average: more accurate, as much slower",
-    )  # fmt: skip
+        "--ensemble",
+        type=int,
+        default=1,
+        choices=tuple(VIEWS),
+        help="average the network's results over so many views of each pair, turned and mirrored: more accurate, and as many "
+        "times slower",
+    )
 
 
-def add_runtime(p: argparse.ArgumentParser, default: str) -> None:
-    """What computes the network."""
-    from d2a2_core.upsampler import RUNTIMES
-
+def add_registration(p: argparse.ArgumentParser) -> None:
+    """Adds --registration."""
     p.add_argument(
-        "--runtime", default=default, choices=RUNTIMES,
-        help="what computes the network; OpenVINO: on a CPU, seconds for each new size and less for each frame; auto: "
-        f"where it is installed and can (default: {default})",
-    )  # fmt: skip
+        "--registration", default="auto", choices=("auto", "on", "off"), help="of depth to the colour camera"
+    )
+
+
+def add_scale(p: argparse.ArgumentParser) -> None:
+    """Adds --scale, which must be given."""
+    p.add_argument("--scale", type=int, required=True, choices=(4, 8, 16), help="colour size / depth size")
+
+
+def add_size(p: argparse.ArgumentParser, of: str = "the colour image") -> None:
+    """Adds --size, for :func:`parse_size`."""
+    p.add_argument("--size", default="640x480", help=f"of {of}, WIDTHxHEIGHT")
 
 
 def parse_size(text: str) -> tuple[int, int]:

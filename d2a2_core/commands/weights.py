@@ -5,32 +5,40 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from d2a2_core.commands import weights_actions
-from d2a2_core.commands.options import parse_size
-from d2a2_core.weights import DEFAULT_WEIGHTS
+from d2a2_core.commands.options import add_scale, add_size, add_weights, parse_size
 
 
-def add_to(commands: argparse._SubParsersAction) -> None:
-    """Adds these commands to `d2a2`."""
-    _add_weights(commands)
-    _add_convert(commands)
-    _add_export(commands)
+def _weights_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("action", choices=("list", "info", "verify", "add", "mix", "prune"))
+    p.add_argument("name", nargs="?", help="shipped name or path (default: all shipped ones); mix, prune: a new file")
+    p.add_argument("--source", type=Path, help="add: weights of a run, to ship as NAME; prune: weights to prune")
+    p.add_argument("--card", type=Path, help="add: YAML file with title, licence, metrics, limits")
+    p.add_argument(
+        "--part", type=_part, action="append", default=[], metavar="WEIGHTS=FACTOR",
+        help="mix: a summand, twice or more; the factors' sum is 1",
+    )  # fmt: skip
 
 
-def _add_weights(commands: argparse._SubParsersAction) -> None:
-    p = commands.add_parser(
-        "weights", help="list, describe, verify, mix or prune weights; add a run's to the shipped ones"
-    )
-    weights_actions.add_options(p)
-    p.set_defaults(run=weights_actions.run)
+def _weights(o: argparse.Namespace) -> int:
+    from d2a2_core.commands import weights_actions
+
+    return weights_actions.run(o)
 
 
-def _add_convert(commands: argparse._SubParsersAction) -> None:
-    p = commands.add_parser("convert", help="turn an authors' .pth checkpoint into .safetensors, or back")
+def _part(text: str) -> tuple[str, float]:
+    name, _, factor = text.rpartition("=")
+    try:
+        if name:
+            return name, float(factor)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"expected WEIGHTS=FACTOR, for example d2a2-lite=0.5, got {text!r}")
+
+
+def _convert_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("source", type=Path)
     p.add_argument("target", type=Path)
     p.add_argument("--scale", type=int, help="of an authors' checkpoint, which does not say it")
-    p.set_defaults(run=_convert)
 
 
 def _convert(o: argparse.Namespace) -> None:
@@ -50,15 +58,11 @@ def _convert(o: argparse.Namespace) -> None:
     print(f"written: {o.target}")
 
 
-def _add_export(commands: argparse._SubParsersAction) -> None:
-    p = commands.add_parser(
-        "export", help="write the network as an ONNX file, which upsample, bag and node take as weights"
-    )
+def _export_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("target", type=Path, help="the .onnx file")
-    p.add_argument("--weights", default=DEFAULT_WEIGHTS, help="shipped name or path of a .safetensors file")
-    p.add_argument("--size", default="640x480", help="of the colour image, WIDTHxHEIGHT")
-    p.add_argument("--scale", type=int, required=True, choices=(4, 8, 16))
-    p.set_defaults(run=_export)
+    add_weights(p)
+    add_size(p)
+    add_scale(p)
 
 
 def _export(o: argparse.Namespace) -> None:
@@ -68,3 +72,10 @@ def _export(o: argparse.Namespace) -> None:
         raise ValueError(f"expected a target that ends in .onnx, got {o.target.name}")
     export_onnx(o.weights, o.target, parse_size(o.size), o.scale)
     print(f"written: {o.target}, for colour images of {o.size} and depth a {o.scale}th of that")
+
+
+COMMANDS = {
+    "weights": (_weights_options, _weights),
+    "convert": (_convert_options, _convert),
+    "export": (_export_options, _export),
+}

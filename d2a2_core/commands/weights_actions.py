@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import yaml
 
@@ -11,20 +10,6 @@ from d2a2_core.weights import list_pretrained, read_info, resolve_weights, sha25
 from d2a2_core.weights.mixing import save_mixed
 from d2a2_core.weights.sidecars import SIDECARS, files_of
 from d2a2_core.weights.zoo import add_pretrained, checksums
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `d2a2 weights`."""
-    parser.add_argument("action", choices=tuple(_ACTIONS))
-    parser.add_argument(
-        "name", nargs="?", help="shipped name or path (default: all shipped ones); mix, prune: a new file"
-    )
-    parser.add_argument("--source", type=Path, help="add: weights of a run, to ship as NAME; prune: weights to prune")
-    parser.add_argument("--card", type=Path, help="add: YAML file with title, licence, metrics, limits")
-    parser.add_argument(
-        "--part", type=_part, action="append", default=[], metavar="WEIGHTS=FACTOR",
-        help="mix: a summand, twice or more; the factors' sum is 1",
-    )  # fmt: skip
 
 
 def run(o: argparse.Namespace) -> int:
@@ -35,16 +20,6 @@ def run(o: argparse.Namespace) -> int:
         WeightsError: a file is missing or damaged, or does not fit.
     """
     return _ACTIONS[o.action](o)
-
-
-def _part(text: str) -> tuple[str, float]:
-    name, _, factor = text.rpartition("=")
-    try:
-        if name:
-            return name, float(factor)
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"expected WEIGHTS=FACTOR, for example d2a2-lite=0.5, got {text!r}")
 
 
 def _add(o: argparse.Namespace) -> int:

@@ -2,71 +2,153 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from d2a2_core.files import replacing
-from d2a2_core.network import SCALES
+
+
+def _setting(
+    group: str,
+    default: Any,
+    help: str,
+    choices: tuple[str, ...] = (),
+    bounds: tuple[int, int | None] | None = None,
+) -> Any:
+    """A field of :class:`TrainConfig` that carries its meaning: ``bounds`` are inclusive, an upper one of None is no bound."""
+    about = {"group": group, "help": help, "choices": choices, "bounds": bounds}
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata=about)
+    return field(default=default, metadata=about)
+
+
+_model, _data, _how = partial(_setting, "model"), partial(_setting, "data"), partial(_setting, "optimisation")
+_machine, _bookkeeping = partial(_setting, "machine"), partial(_setting, "bookkeeping")
+_SHARE, _COUNT, _NOT_NEGATIVE = (0, 1), (1, None), (0, None)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Everything that decides the outcome of a run. The defaults are the paper's recipe; ``preset`` names others."""
 
-    # what is trained
-    model: dict[str, Any] = field(default_factory=lambda: {"model": "d2a2", "scale": 4})
-    init: str = ""  # weights to start from: a shipped name or a path ("" = random); another scale's will do
-    # what it is trained on
-    data: str = "nyuv2"  # nyuv2, generated | shapes (made on the fly) | mixed (these two); all but shapes need root
-    root: str = ""  # folder of the data set; of generated scenes also several, with commas between them
-    rooms_share: float = 0.5  # mixed: probability that a sample comes from root, not from shapes
-    scales: tuple[int, ...] = (4,)  # one is drawn per batch
-    crop: int = 256
-    range_jitter: float = 0.0  # probability of normalising by a wider range than the crop's own
-    misalign: float = 0.0  # probability of a soft, shifted depth map whose objects may be larger than in colour
-    soft: float = (
-        0.0  # probability of depth edges a few pixels wide, as benchmark images have them (clean weights only)
+    model: dict[str, Any] = _model(  # noqa: RUF009 (it returns a field)
+        {"model": "d2a2", "scale": 4},
+        "The network and its options, for example {model: d2a2, scale: 4, channels: 64} or "
+        "{model: d2a2-lite, geometric: false, channels: 48}.",
     )
-    captured: float = 0.0  # probability of depth as sets made with a depth camera publish it, instead of the two above
-    sensor: float = 0.0  # probability of an LR with a depth camera's noise, mixed edges and holes, colour degraded too
-    disparity: float = (
-        0.0  # probability of depth turned into disparity, large is near, as Middlebury's is (not for sensor)
+    init: str = _model(
+        "",
+        "Weights to start from, a shipped name or a path; empty: random weights. Weights of another scale can be used, for "
+        "d2a2-lite also those of a narrower network.",
     )
-    seed: int = 0
-    # how
-    batch_size: int = 4  # over all processes
-    steps: int = 100_000  # 800 training pairs / 4 * 500 epochs
-    lr: float = 1e-4
-    offset_lr: float = 1.0  # what the learning rate of the deformable convolutions' offsets is multiplied with
-    schedule: str = "fixed"  # fixed | cosine (to zero at the last step)
-    warmup: int = 0  # steps of linear warm-up
-    l2_weight: float = (
-        0.0  # of the squared error added to the L1 loss; pulls at edges, where L1 alone is content early on
+
+    data: str = _data(
+        "nyuv2",
+        "What to train on: nyuv2, shapes (drawn during training), generated (folders of d2a2 generate) or mixed (shapes and "
+        "generated). All but shapes need root.",
+        choices=("nyuv2", "shapes", "generated", "mixed"),
     )
-    relative_loss: bool = False  # divide each sample's loss by bicubic's: else x16 and the hopeless outweigh the rest
-    measured_share: float = (
-        0.0  # of a relative loss that is of measured pixels alone, doubtful ones a quarter: else holes outweigh them
+    root: str = _data("", "Folder of the data set. Of generated scenes there may be several, separated by commas.")
+    rooms_share: float = _data(
+        0.5, "Probability that a sample of mixed data comes from root, not from shapes.", bounds=_SHARE
     )
-    teacher: str = ""  # weights whose answers are learnt along with the truth: a shipped name or a path ("" = none)
-    teacher_share: float = 0.5  # of the teacher's answer in the target, the rest is the truth
-    teacher_views: int = 2  # of a pair, drawn for each step, over which the teacher's answer is the mean (1 to 8)
-    clip: float = 0.0  # largest gradient norm (0 = off)
-    ema: float = 0.0  # decay of the averaged weights that are validated and shipped (0 = off)
-    precision: str = (
-        "float32"  # float32 | bf16 | fp16 (autocast; fp16 on a GPU only) | auto: bf16 where hardware has it
+    scales: tuple[int, ...] = _data(
+        (4,), "Scales to train. Each batch draws one; one that is listed twice is drawn twice as often."
     )
-    # bookkeeping
-    device: str = "auto"  # auto | cpu | cuda
-    workers: int = 2  # processes that make batches; 0 = in the training process
-    threads: int = 0  # torch threads (0 = torch's default)
-    validate_every: int = 1000
-    validate_batches: int = 16  # held-out batches
-    save_every: int = 500
-    log_every: int = 50
-    tensorboard: bool = True
+    crop: int = _data(256, "Width and height of a sample, pixels.", bounds=_COUNT)
+    range_jitter: float = _data(
+        0.0, "Probability that depth is normalised by a wider range than the crop's own.", bounds=_SHARE
+    )
+    misalign: float = _data(
+        0.0, "Probability of soft depth that is shifted against colour, and whose objects may be larger.", bounds=_SHARE
+    )
+    soft: float = _data(
+        0.0,
+        "Probability of depth edges a few pixels wide, as benchmark images have them. Keep it at 0 for real sensors.",
+        bounds=_SHARE,
+    )
+    captured: float = _data(
+        0.0,
+        "Probability of depth as data sets made with a depth camera publish it: ragged, its holes filled along colours. Such "
+        "samples are neither misaligned nor soft.",
+        bounds=_SHARE,
+    )
+    sensor: float = _data(
+        0.0,
+        "Probability of low-resolution depth with a depth camera's noise, mixed edges and holes, and of a degraded colour image.",
+        bounds=_SHARE,
+    )
+    disparity: float = _data(
+        0.0,
+        "Probability of depth turned into disparity (large is near), as Middlebury's is. Keep it at 0 for real sensors.",
+        bounds=_SHARE,
+    )
+    seed: int = _data(0, "Seed of the initial weights and of all batches.")
+
+    batch_size: int = _how(4, "Samples per step, over all processes.", bounds=_COUNT)
+    # 800 training pairs / 4 * 500 epochs
+    steps: int = _how(100_000, "Steps to train.", bounds=_COUNT)
+    lr: float = _how(1e-4, "Learning rate of Adam.", bounds=_NOT_NEGATIVE)
+    offset_lr: float = _how(
+        1.0, "Factor on the learning rate of the deformable convolutions' offsets and masks.", bounds=_NOT_NEGATIVE
+    )
+    schedule: str = _how(
+        "fixed", "Learning rate over time: fixed, or cosine (zero at the last step).", choices=("fixed", "cosine")
+    )
+    warmup: int = _how(0, "Steps in which the learning rate first rises linearly.", bounds=_NOT_NEGATIVE)
+    l2_weight: float = _how(
+        0.0,
+        "Weight of the squared error that is added to the L1 loss. It acts on edges, where L1 alone is content early.",
+        bounds=_NOT_NEGATIVE,
+    )
+    relative_loss: bool = _how(
+        False,
+        "Whether each sample's loss is divided by that of bicubic enlargement. Without it, x16 and hopeless samples outweigh the "
+        "rest.",
+    )
+    measured_share: float = _how(
+        0.0,
+        "Fraction of the loss computed on measured pixels only (a quarter of it on doubtful ones). Without it, holes dominate. "
+        "Needs relative_loss.",
+        bounds=_SHARE,
+    )
+    teacher: str = _how(
+        "", "Weights whose output is learnt along with the truth, a shipped name or a path; empty: none."
+    )
+    teacher_share: float = _how(
+        0.5, "Fraction of the teacher's output in the target; the rest is the truth.", bounds=_SHARE
+    )
+    teacher_views: int = _how(
+        2, "Views of a pair, drawn for each step, over which the teacher's output is averaged; 1 to 8.", bounds=(1, 8)
+    )
+    clip: float = _how(0.0, "Largest norm of the gradient; 0: no limit.", bounds=_NOT_NEGATIVE)
+    ema: float = _how(
+        0.0,
+        "Decay of the weights' moving average, which is validated and saved in their place; 0: no average.",
+        bounds=_SHARE,
+    )
+    precision: str = _how(
+        "float32",
+        "Of the computation: float32, bf16, fp16 (on a GPU only) or auto (bf16 where the hardware supports it).",
+        choices=("float32", "bf16", "fp16", "auto"),
+    )
+
+    device: str = _machine(
+        "auto", "Where to train: auto (a GPU where there is one), cpu or cuda.", choices=("auto", "cpu", "cuda")
+    )
+    workers: int = _machine(2, "Processes that make batches; 0: the training process does.", bounds=_NOT_NEGATIVE)
+    threads: int = _machine(0, "CPU threads of torch; 0: its own default.", bounds=_NOT_NEGATIVE)
+
+    validate_every: int = _bookkeeping(1000, "Steps from one validation to the next.", bounds=_COUNT)
+    validate_batches: int = _bookkeeping(16, "Held-out batches of a validation.", bounds=_NOT_NEGATIVE)
+    save_every: int = _bookkeeping(500, "Steps from one checkpoint to the next.", bounds=_COUNT)
+    log_every: int = _bookkeeping(50, "Steps from one row of curve.csv to the next.", bounds=_COUNT)
+    tensorboard: bool = _bookkeeping(True, "Whether curves and pictures are also written for TensorBoard.")
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -130,41 +212,21 @@ def _convert(name: str, value: Any, default: Any) -> Any:
 
 
 def _check(config: TrainConfig) -> None:
-    choices = {
-        "schedule": ("fixed", "cosine"),
-        "precision": ("float32", "bf16", "fp16", "auto"),
-        "device": ("auto", "cpu", "cuda"),
-        "data": ("nyuv2", "shapes", "generated", "mixed"),
-    }
-    for name, allowed in choices.items():
-        if getattr(config, name) not in allowed:
-            raise ValueError(f"setting {name!r} must be one of {allowed}, got {getattr(config, name)!r}")
-    for name in ("batch_size", "steps", "crop", "validate_every", "save_every", "log_every"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"setting {name!r} must be at least 1, got {getattr(config, name)}")
-    for name in ("lr", "offset_lr", "warmup", "l2_weight", "clip", "workers", "threads", "validate_batches"):
-        if getattr(config, name) < 0:
-            raise ValueError(f"setting {name!r} must not be negative, got {getattr(config, name)}")
-    if not 1 <= config.teacher_views <= 8:
-        raise ValueError(f"setting 'teacher_views' must be from 1 to 8, got {config.teacher_views}")
+    from d2a2_core.network import SCALES  # not above: `d2a2 train --help` need not wait for PyTorch
+
+    for f in fields(config):
+        value, choices, bounds = getattr(config, f.name), f.metadata["choices"], f.metadata["bounds"]
+        if choices and value not in choices:
+            raise ValueError(f"setting {f.name!r} must be one of {choices}, got {value!r}")
+        if bounds:
+            low, high = bounds
+            if not low <= value <= (math.inf if high is None else high):
+                wanted = f"at least {low}" if high is None else f"from {low} to {high}"
+                raise ValueError(f"setting {f.name!r} must be {wanted}, got {value}")
     model = config.model
     fitting = model.get("scales", SCALES) if model.get("model") == "d2a2-lite" else [model.get("scale", 4)]
     if not config.scales or not set(config.scales) <= set(fitting):
         raise ValueError(f"setting 'scales' {list(config.scales)} do not fit the model {model}")
-    for name in (
-        "ema",
-        "rooms_share",
-        "range_jitter",
-        "misalign",
-        "soft",
-        "captured",
-        "sensor",
-        "disparity",
-        "measured_share",
-        "teacher_share",
-    ):
-        if not 0 <= getattr(config, name) <= 1:
-            raise ValueError(f"setting {name!r} must be in [0, 1], got {getattr(config, name)}")
     if config.measured_share and not config.relative_loss:
         raise ValueError(
             f"setting 'measured_share' {config.measured_share} is a share of relative_loss; set that to true"

@@ -1,9 +1,10 @@
 """Weights: files, the ones that ship with the package, the authors' checkpoints, mixtures."""
 
+from d2a2_core.defaults import DEFAULT_WEIGHTS
 from d2a2_core.weights.files import WeightsError, WeightsInfo, load_weights, read_info, save_weights, sha256
 from d2a2_core.weights.mixing import mix_weights, save_mixed
 from d2a2_core.weights.official import from_official, load_official_checkpoint, to_official
-from d2a2_core.weights.zoo import DEFAULT_WEIGHTS, PRETRAINED, list_pretrained, load_any, resolve_weights
+from d2a2_core.weights.zoo import PRETRAINED, list_pretrained, load_any, resolve_weights
 
 __all__ = [
     "DEFAULT_WEIGHTS",

@@ -13,8 +13,6 @@ from d2a2_core.weights.official import load_official_checkpoint
 
 #: The folder of the weights that ship with the package.
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
-#: What node, demo and command line use: small enough for a CPU, trained on the noise and holes of real sensors.
-DEFAULT_WEIGHTS = "d2a2-lite-sensor"
 
 
 def resolve_weights(name_or_path: str | Path) -> Path:

@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import runpy
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -135,7 +136,7 @@ def test_executables_lead_to_functions(repo):
 
 def test_default_yaml_is_the_parameter_table(repo):
     pytest.importorskip("rclpy", reason="the parameter table needs rclpy")
-    from d2a2_ros.parameters import SPECS
+    from d2a2_ros.parameter_table import SPECS
 
     content = yaml.safe_load((repo / "config" / "default.yaml").read_text())
     assert list(content) == ["/**"]
@@ -149,31 +150,51 @@ def test_default_yaml_is_the_parameter_table(repo):
         assert type(in_yaml[spec.name]) is type(spec.default), spec.name
 
 
-def test_default_yaml_comments_every_parameter(repo):
+@pytest.mark.parametrize("name", ["config/default.yaml", "docs/topics.md"])
+def test_parameters_are_documented_as_the_code_says(repo, name):
+    pytest.importorskip("rclpy", reason="the parameter tables need rclpy")
+    text = (repo / name).read_text()
+    generate = runpy.run_path(str(repo / "scripts" / "generate_docs.py"))["GENERATED"][name]
+    assert text == generate(text), f"{name} is out of date; run: python scripts/generate_docs.py"
+
+
+def test_generated_documents_hold_every_parameter(repo):
+    """What the generator must not lose: meaning, range, choices, default, and whether it may change at run time."""
+    pytest.importorskip("rclpy", reason="the parameter tables need rclpy")
+    from d2a2_ros import parameter_table, recording_player
+
+    config, page = ((repo / name).read_text() for name in ("config/default.yaml", "docs/topics.md"))
+    comments = " ".join(line.strip().removeprefix("# ") for line in config.splitlines())
+    for specs in (parameter_table.SPECS, recording_player.SPECS):
+        for spec in specs:
+            meaning = spec.description + (f" From {spec.bounds[0]} to {spec.bounds[1]}." if spec.bounds else "")
+            assert all(str(choice) in meaning for choice in spec.choices), spec.name
+            row = next(line for line in page.splitlines() if line.startswith(f"| `{spec.name}` |"))
+            default = spec.default if spec.type is None else "(not set)"
+            shown = str(default).lower() if isinstance(default, bool) else "(empty)" if default == "" else default
+            assert f"| {shown} |" in row, spec.name
+            assert ("| live |" in row) == spec.live, spec.name
+            assert f"| {meaning} {spec.details}".rstrip() in row, spec.name
+            if specs is parameter_table.SPECS:
+                assert f"{'(live) ' if spec.live else ''}{meaning} {spec.name}: " in comments, spec.name
+
+
+def test_readme_names_every_parameter(repo):
     pytest.importorskip("rclpy", reason="the parameter table needs rclpy")
-    from d2a2_ros.parameters import SPECS
+    from d2a2_ros.parameter_table import SPECS
 
-    lines = [line.strip() for line in (repo / "config" / "default.yaml").read_text().splitlines()]
-    for spec in SPECS:
-        start = f"{spec.name}:" if spec.type is None else f"# {spec.name}:"
-        (at,) = (i for i, line in enumerate(lines) if line.startswith(start))
-        comment = lines[at - 1]
-        assert comment.startswith("# "), f"{spec.name} has no comment above it"
-        assert ("(live)" in comment) == spec.live, f"{spec.name}: the comment is wrong about changes at run time"
-        assert all(str(choice) in comment for choice in spec.choices if choice), spec.name
+    assert not {spec.name for spec in SPECS} - set(re.findall(r"`(\w+)`", (repo / "README.md").read_text()))
 
 
-def test_topics_page_has_every_parameter_and_topic(repo):
-    """Of the two nodes: the defaults as documented, and each topic that the code names."""
-    pytest.importorskip("rclpy", reason="the parameter table needs rclpy")
-    from d2a2_ros.parameters import SPECS
+def test_generator_tells_of_a_page_without_its_marks(repo):
+    generate = runpy.run_path(str(repo / "scripts" / "generate_docs.py"))["GENERATED"]
+    with pytest.raises(ValueError, match="end of settings"):
+        generate["docs/training.md"]("# Training\n")
 
+
+def test_topics_page_has_every_topic(repo):
+    """Each topic that the node's code names."""
     page = (repo / "docs" / "topics.md").read_text()
-    for spec in SPECS:
-        (row,) = (line for line in page.splitlines() if line.startswith(f"| `{spec.name}`"))
-        default = spec.default if spec.type is None else "(not set)"
-        shown = str(default).lower() if isinstance(default, bool) else "(empty)" if default == "" else default
-        assert f"| {shown} |" in row, f"{spec.name}: the page lacks the default {spec.default}"
     tree = ast.parse((repo / "d2a2_ros" / "node.py").read_text())
     strings = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
     topics = {s for s in strings if re.fullmatch(r"(color|depth|depth_upsampled)/\w+|/diagnostics", s)}

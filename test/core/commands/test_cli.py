@@ -2,6 +2,10 @@
 
 import csv
 import re
+import runpy
+import subprocess
+import sys
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -9,9 +13,10 @@ import torch
 from PIL import Image
 
 from d2a2_core import D2A2, D2A2Lite
-from d2a2_core.cli import main
+from d2a2_core.cli import COMMANDS, main
 from d2a2_core.recording import Recording
 from d2a2_core.training.ablations import ablation_models
+from d2a2_core.training.config import TrainConfig
 from d2a2_core.weights import load_weights, save_weights
 
 
@@ -214,3 +219,90 @@ def test_benchmark_measures_and_tabulates(tiny, capsys, extra):
     out = capsys.readouterr().out
     assert float(out.split("per second")[1].split()[0]) > 0
     assert "peak process memory" in out
+
+
+def imported_by(arguments):
+    """Names of all modules that Python has imported after `d2a2 ARGUMENTS`."""
+    code = f"""
+import sys
+from d2a2_core.cli import main
+try:
+    main({arguments!r})
+except SystemExit as end:
+    assert not end.code
+print("modules:", *sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.split("modules:")[1].split()
+
+
+def test_help_lists_all_commands_and_imports_none(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    assert end.value.code == 0
+    said = capsys.readouterr().out
+    assert all(re.search(rf"^    {name}\s", said, re.MULTILINE) for name in COMMANDS)
+    modules = imported_by(["--help"])
+    assert "d2a2_core.cli" in modules
+    assert not {"torch", "numpy"} & set(modules)
+    assert not [name for name in modules if name.startswith("d2a2_core.commands")]
+
+
+@pytest.mark.parametrize("arguments", [["weights", "list"], ["train"], ["calibrate"], ["generate"], ["report"]])
+def test_help_of_commands_whose_options_need_no_network_does_without_torch(arguments):
+    modules = imported_by([*arguments, "--help"])
+    assert f"d2a2_core.commands.{COMMANDS[arguments[0]][0]}" in modules
+    assert "torch" not in modules
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_its_help(monkeypatch, capsys, name):
+    monkeypatch.setenv("COLUMNS", "500")  # no line breaks at hyphens
+    with pytest.raises(SystemExit) as end:
+        main([name, "--help"])
+    assert end.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.startswith(f"usage: d2a2 {name} ")
+    assert COMMANDS[name][1] in said
+
+
+def test_help_of_train_says_what_each_setting_does(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "500")  # no line breaks at hyphens
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    lines = capsys.readouterr().out
+    said = " ".join(lines.split())
+    for setting in fields(TrainConfig):
+        assert f"--{setting.name.replace('_', '-')} VALUE {setting.metadata['help']} Default: " in said
+        assert f"\n{setting.metadata['group']}:\n" in lines
+        assert all(choice in setting.metadata["help"] for choice in setting.metadata["choices"]), setting.name
+
+
+def test_training_page_has_the_settings_as_the_code_says(repo):
+    page = (repo / "docs" / "training.md").read_text()
+    generate = runpy.run_path(str(repo / "scripts" / "generate_docs.py"))["GENERATED"]["docs/training.md"]
+    assert page == generate(page), "docs/training.md is out of date; run: python scripts/generate_docs.py"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [(["trian"], "invalid choice: 'trian'"), ([], "required: COMMAND"), (["train"], "--out")]
+)
+def test_a_command_that_is_unknown_or_incomplete_ends_with_usage(capsys, arguments, said):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("usage: d2a2")
+    assert said in error
+
+
+@pytest.mark.parametrize(("raised", "status"), [(KeyboardInterrupt, 130), (BrokenPipeError, 0), (OSError, 2)])
+def test_exit_status_of_what_a_command_raises(monkeypatch, raised, status):
+    def run(_):
+        raise raised
+
+    from d2a2_core.commands import evaluation
+
+    add_options, _ = evaluation.COMMANDS["report"]
+    monkeypatch.setitem(evaluation.COMMANDS, "report", (add_options, run))
+    assert main(["report", "x"]) == status

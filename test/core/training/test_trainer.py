@@ -396,6 +396,9 @@ def test_loss_and_rmse_leave_pixels_without_truth_out():
         ({"measured_share": 0.5, "relative_loss": False}, "share of relative_loss"),
         ({"teacher_views": 9}, "teacher_views"),
         ({"teacher_share": 1.5}, "teacher_share"),
+        ({"lr": -1.0}, "'lr' must be at least 0, got -1.0"),
+        ({"lr": float("nan")}, "'lr' must be at least 0, got nan"),
+        ({"rooms_share": 2.0}, "'rooms_share' must be from 0 to 1, got 2.0"),
     ],
 )
 def test_wrong_settings_are_named(change, named):
