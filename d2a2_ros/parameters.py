@@ -19,7 +19,7 @@ from d2a2_core.geometry.plan import REGISTRATIONS
 from d2a2_core.messages.camera_info import RECTIFIED_INPUTS
 from d2a2_core.network import VIEWS
 from d2a2_core.pipeline import GEOMETRIES, RANGES, PipelineSettings
-from d2a2_core.upsampler import PRECISIONS, RUNTIMES
+from d2a2_core.runtime import PRECISIONS, RUNTIMES
 from d2a2_core.weights import DEFAULT_WEIGHTS
 from d2a2_ros.images import COMPRESSED_INPUTS
 

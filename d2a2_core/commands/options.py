@@ -31,7 +31,7 @@ def add_ensemble(p: argparse.ArgumentParser) -> None:
 
 def add_runtime(p: argparse.ArgumentParser, default: str) -> None:
     """What computes the network."""
-    from d2a2_core.upsampler import RUNTIMES
+    from d2a2_core.runtime import RUNTIMES
 
     p.add_argument(
         "--runtime", default=default, choices=RUNTIMES,

@@ -229,7 +229,7 @@ def test_the_real_engine_goes_on_where_it_stopped():
 
     def stream():
         torch.manual_seed(0)
-        upsampler = DepthUpsampler(D2A2Lite(channels=8, blocks=1), "cpu")
+        upsampler = DepthUpsampler.from_module(D2A2Lite(channels=8, blocks=1), "cpu")
         return DepthPipeline(upsampler, PipelineSettings(watchdog=False))
 
     rng = np.random.default_rng(0)
