@@ -5,11 +5,12 @@ from __future__ import annotations
 from rclpy.parameter import Parameter
 
 from d2a2_core.depth.provenance import POINTS_PROVENANCE
+from d2a2_core.front_end import GEOMETRIES
 from d2a2_core.geometry.plan import REGISTRATIONS
 from d2a2_core.messages.camera_info import RECTIFIED_INPUTS
 from d2a2_core.network import VIEWS
-from d2a2_core.pipeline import GEOMETRIES, RANGES
-from d2a2_core.upsampler import PRECISIONS, RUNTIMES
+from d2a2_core.pipeline import RANGES
+from d2a2_core.runtime import PRECISIONS, RUNTIMES
 from d2a2_core.weights import DEFAULT_WEIGHTS
 from d2a2_ros.images import COMPRESSED_INPUTS
 from d2a2_ros.parameter_spec import Spec

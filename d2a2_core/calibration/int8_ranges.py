@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from d2a2_core.calibration.cases import cases, recording_pipeline
-from d2a2_core.runtime.int8 import LEVELS, Int8Ranges, has_int8, int8_convolutions, save_int8
-from d2a2_core.runtime.openvino import has_openvino
+from d2a2_core.runtime import choose_runtime
+from d2a2_core.runtime.int8 import LEVELS, Int8Ranges, int8_convolutions, save_int8
 from d2a2_core.training.config import TrainConfig
 from d2a2_core.training.provenance import provenance
 from d2a2_core.training.sources import training_source, validation_source
@@ -142,12 +142,13 @@ def measure_int8(
     out = out or INT8.path(weights)
     model = load_weights(weights)
     config = TrainConfig(data=data, root=root, seed=seed)
-    pipeline = recording_pipeline(DepthUpsampler(model, "cpu", "float32"))
+    pipeline = recording_pipeline(DepthUpsampler.from_module(model, "cpu", "float32"))
     with RangeRecorder(model, seed) as recorder:
         for _ in tqdm(cases(pipeline, training_source(config), images, seed), "scenes", images, disable=None):
             pass
     ranges = recorder.ranges()
-    errors = _compare(weights, ranges, config, held_out) if held_out and has_int8() and has_openvino() else {}
+    by_int8 = choose_runtime(model, "cpu", "auto", "auto", ranges).precision == "int8"
+    errors = _compare(weights, ranges, config, held_out) if held_out and by_int8 else {}
     options = f"--seed {seed} --images {images} --held-out {held_out} --data {data}{' --root FOLDER' if root else ''}"
     card = provenance(config) | {
         "title": f"ranges for int8 of {weights.name}",
@@ -163,8 +164,8 @@ def measure_int8(
 def _compare(weights: Path, ranges: Int8Ranges, config: TrainConfig, count: int) -> dict[str, float]:
     source, figures = validation_source(config), {}
     for precision in ("float32", "int8"):
-        upsampler = DepthUpsampler(load_weights(weights), "cpu", precision, runtime="openvino", int8=ranges)
-        pipeline, total = recording_pipeline(upsampler), np.zeros(3)
+        runtime = choose_runtime(load_weights(weights), "cpu", precision, "openvino", ranges)
+        pipeline, total = recording_pipeline(DepthUpsampler(runtime)), np.zeros(3)
         for case in tqdm(cases(pipeline, source, count, config.seed + 1, _MEASURE), precision, count, disable=None):
             error = case.hr[0, 0].numpy().astype(np.float64) - case.truth
             error = error[np.isfinite(error)]

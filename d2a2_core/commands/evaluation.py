@@ -38,9 +38,7 @@ def _evaluate(o: argparse.Namespace) -> None:
     from d2a2_core.data.sets.benchmarks import open_dataset
     from d2a2_core.evaluation.baselines import NetworkMethod, get_method
     from d2a2_core.evaluation.evaluator import evaluate, format_summary, write_csv
-    from d2a2_core.runtime.int8 import load_int8
-    from d2a2_core.upsampler import check_int8, resolve_device
-    from d2a2_core.weights import load_any
+    from d2a2_core.runtime import open_runtime
 
     if o.method and (o.ensemble > 1 or o.precision != "float32"):
         raise ValueError(f"--ensemble and --precision are for --weights, not for --method {o.method}")
@@ -62,20 +60,16 @@ def _evaluate(o: argparse.Namespace) -> None:
     if o.method:
         method = get_method(o.method)
     else:
-        model = load_any(o.weights, o.scale)
-        if o.scale not in model.scales:
-            raise ValueError(f"weights {o.weights} are for scales {list(model.scales)}, asked for {o.scale}")
+        device, runtime = o.device, "torch"
+        if o.precision == "int8":
+            device, runtime = "cpu" if device == "auto" else device, "openvino"
+        network = open_runtime(o.weights, device, o.precision, runtime, scale=o.scale)
         path = Path(o.weights)
         # Every run's weights are called best or last; its folder says which run it is.
         name = path.parent.name if path.stem in ("best", "last") and path.parent.name else path.stem
         name += f" ({o.ensemble} views)" if o.ensemble > 1 else ""
-        device, ranges = resolve_device(o.device), None
-        if o.precision == "int8":
-            name += " (int8)"
-            device = resolve_device("cpu" if o.device == "auto" else o.device)
-            ranges = load_int8(o.weights)
-            check_int8(device, "auto", ranges)
-        method = NetworkMethod(model.to(device), None, name, o.ensemble, ranges)
+        name += " (int8)" if o.precision == "int8" else ""
+        method = NetworkMethod(network, name, o.ensemble)
     rows = evaluate(samples, method, o.scale, o.range, run_dir=o.out, pictures=o.pictures)
     if o.csv:
         write_csv(rows, o.csv)

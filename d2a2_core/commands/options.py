@@ -20,7 +20,7 @@ def add_device(p: argparse.ArgumentParser) -> None:
 
 def add_network_options(p: argparse.ArgumentParser, runtime: str) -> None:
     """Adds which weights are used, and where and how they are computed; ``runtime`` is the default of --runtime."""
-    from d2a2_core.upsampler import RUNTIMES
+    from d2a2_core.runtime import RUNTIMES
 
     add_weights(p, ".safetensors or .onnx")
     add_device(p)

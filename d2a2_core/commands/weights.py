@@ -66,7 +66,7 @@ def _export_options(p: argparse.ArgumentParser) -> None:
 
 
 def _export(o: argparse.Namespace) -> None:
-    from d2a2_core.runtime.onnx import export_onnx
+    from d2a2_core.runtime.onnx_export import export_onnx
 
     if o.target.suffix != ".onnx":
         raise ValueError(f"expected a target that ends in .onnx, got {o.target.name}")

@@ -1,4 +1,4 @@
-"""Methods to compare with, behind one small interface: classical filters, any ONNX file, any PyTorch module.
+"""Methods to compare with, behind one small interface: classical filters, and networks of any runtime.
 
 The settings of the filters depend on the scale. With them the evaluator gives the same RMSE and MAE, to 4 digits, as an
 independent evaluation of these methods on Middlebury, Lu and NYUv2 images.
@@ -14,12 +14,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import nn
 
 from d2a2_core.data.reduction import resize
-from d2a2_core.network import check_views, run_views, takes_trust
-from d2a2_core.runtime.int8 import Int8Ranges
-from d2a2_core.runtime.openvino import OpenVinoNetwork
+from d2a2_core.network import check_views, run_views
+from d2a2_core.runtime import Runtime
+from d2a2_core.runtime.onnx import OnnxRuntime
 
 
 class Method(Protocol):
@@ -51,76 +50,29 @@ class FunctionMethod:
 
 
 class NetworkMethod:
-    """A PyTorch module, run where its parameters are.
+    """What a runtime computes, as a method.
 
     Args:
-        model: called as ``model(guide (1, 3, H, W) RGB in [0, 1], lr (1, 1, h, w) in [0, 1]) -> (1, 1, H, W)``,
-            with a third argument ``trust`` where it takes one.
-        scale: the only scale it was trained for (None: any).
-        name: for tables.
-        ensemble: views of each pair that are averaged, see :func:`d2a2_core.network.run_views`.
-        int8: computes it in int8, by OpenVINO on a CPU, with these ranges.
+        runtime: Computes the network.
+        name: Name for tables.
+        ensemble: Number of views of each pair that are averaged, see :func:`d2a2_core.network.run_views`.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        scale: int | None,
-        name: str,
-        ensemble: int = 1,
-        int8: Int8Ranges | None = None,
-    ) -> None:
+    def __init__(self, runtime: Runtime, name: str, ensemble: int = 1) -> None:
         check_views(ensemble)
-        self.model = model.eval()
-        self._network = OpenVinoNetwork(self.model, int8=int8) if int8 else self.model
-        self.ensemble = ensemble
-        self.scale = scale
+        self.runtime = runtime
         self.name = name
+        self.ensemble = ensemble
 
     @torch.inference_mode()
     def __call__(self, guide: np.ndarray, lr: np.ndarray, scale: int, trust: np.ndarray | None = None) -> np.ndarray:
-        if self.scale not in (None, scale):
-            raise ValueError(f"{self.name} was trained for scale {self.scale}, asked for {scale}")
-        first = next(self.model.parameters(), torch.zeros(1))
-        tensors = [torch.from_numpy(array).to(first) for array in network_inputs(guide, lr)]
-        if trust is not None and takes_trust(self.model):
-            tensors.append(torch.from_numpy(trust[None, None]).to(first))
-        return run_views(self._network, self.ensemble, *tensors)[0, 0].cpu().numpy()
-
-
-class OnnxMethod:
-    """An ONNX file with the inputs ``guide`` (1, 3, H, W) RGB in [0, 1] and ``lr`` (1, 1, h, w) in [0, 1].
-
-    Args:
-        path: the file. Its first output is (1, 1, H, W).
-        providers: ONNX Runtime's execution providers (None: the CPU).
-
-    Raises:
-        ImportError: onnxruntime is not installed.
-        FileNotFoundError, ValueError: no such file, or other inputs.
-    """
-
-    def __init__(self, path: str | Path, providers: list[str] | None = None) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise ImportError(f"{path} needs the package onnxruntime: pip install onnxruntime") from error
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"expected an ONNX file at {path}, found no such file")
-        self._session = onnxruntime.InferenceSession(str(path), providers=providers or ["CPUExecutionProvider"])
-        self.name = Path(path).stem
-        inputs = {entry.name: entry.shape for entry in self._session.get_inputs()}
-        if set(inputs) != {"guide", "lr"}:
-            raise ValueError(f"{path}: expected the inputs 'guide' and 'lr', found {inputs}")
-        self._inputs = inputs
-
-    def __call__(self, guide: np.ndarray, lr: np.ndarray, scale: int, trust: np.ndarray | None = None) -> np.ndarray:
-        arrays = dict(zip(("guide", "lr"), network_inputs(guide, lr), strict=True))
-        for key, array in arrays.items():
-            fixed = [(want, got) for want, got in zip(self._inputs[key], array.shape, strict=True) if want != got]
-            if any(isinstance(want, int) for want, _ in fixed):
-                raise ValueError(f"{self.name}: input {key!r} is fixed to {self._inputs[key]}, got {array.shape}")
-        return self._session.run(None, arrays)[0][0, 0]
+        if self.runtime.scales and scale not in self.runtime.scales:
+            raise ValueError(f"{self.name} is for scales {list(self.runtime.scales)}, asked for {scale}")
+        arrays = [*network_inputs(guide, lr)]
+        if trust is not None and self.runtime.takes_trust:
+            arrays.append(trust[None, None])
+        tensors = [torch.from_numpy(array).to(self.runtime.device, torch.float32) for array in arrays]
+        return run_views(self.runtime, self.ensemble, *tensors)[0, 0].cpu().numpy()
 
 
 def network_inputs(guide: np.ndarray, lr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -195,13 +147,14 @@ METHODS: dict[str, Callable[..., np.ndarray]] = {
 
 
 def get_method(name: str) -> Method:
-    """The method of that name, or of an ``.onnx`` file's path.
+    """The method of that name, or of an ``.onnx`` file's path, which ONNX Runtime computes on the CPU.
 
     Raises:
-        ValueError: no such method.
+        ImportError, WeightsError: See :class:`OnnxRuntime`.
+        ValueError: no such method, or an .onnx file with other inputs than ``guide`` and ``lr``.
     """
     if name.lower().endswith(".onnx"):
-        return OnnxMethod(name)
+        return NetworkMethod(OnnxRuntime(name, providers=["CPUExecutionProvider"]), Path(name).stem)
     key = name.lower().replace("-", "_")
     if key not in METHODS:
         raise ValueError(f"unknown method {name!r}: expected one of {', '.join(METHODS)}, or the path of an .onnx file")

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from d2a2_core.network import build_model
+from d2a2_core.runtime import resolve_device
 from d2a2_core.training.losses import reconstruction_loss
-from d2a2_core.upsampler import DepthUpsampler, resolve_device
+from d2a2_core.upsampler import DepthUpsampler
 
 
 def benchmark_upsampler(
@@ -31,7 +32,7 @@ def benchmark_upsampler(
         ratio: H / h, at least 1.
         frames: timed runs, after two that are not.
         threads: of torch on the CPU; 0 leaves its default.
-        ensemble, runtime: see :class:`DepthUpsampler`.
+        ensemble, runtime: see :meth:`DepthUpsampler.from_pretrained`.
 
     Returns:
         A table: device, scale, median and p95 in ms, frames per second, peak memory.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 View = tuple[int, bool]  # quarter turns, and whether the image is mirrored first
 
@@ -18,7 +18,7 @@ VIEWS: dict[int, tuple[View, ...]] = {
 }
 
 
-def run_views(model: nn.Module, views: int, *inputs: Tensor) -> Tensor:
+def run_views(model: Callable[..., Tensor], views: int, *inputs: Tensor) -> Tensor:
     """The mean of what a network makes of several views of a pair, each brought back.
 
     A network trained on all eight views still makes errors that depend on the view; these average out. The views are computed one
@@ -40,7 +40,7 @@ def run_views(model: nn.Module, views: int, *inputs: Tensor) -> Tensor:
     return mean_over(model, VIEWS[views], *inputs)
 
 
-def mean_over(model: nn.Module, views: Sequence[View], *inputs: Tensor) -> Tensor:
+def mean_over(model: Callable[..., Tensor], views: Sequence[View], *inputs: Tensor) -> Tensor:
     """:func:`run_views` over just these views, at least one."""
     return sum(_back(model(*(_view(x, *view) for x in inputs)).float(), *view) for view in views) / len(views)
 

@@ -1,1 +1,17 @@
-"""What computes a network: PyTorch, ONNX Runtime, OpenVINO; where, and in which precision."""
+"""Runtimes: what computes a network, where, and in which precision. A new one is a new file and an entry in ``choose.KINDS``."""
+
+from d2a2_core.runtime.base import ModelRuntime, Runtime
+from d2a2_core.runtime.choose import RUNTIMES, choose_runtime, open_runtime
+from d2a2_core.runtime.device import PRECISIONS, has_bfloat16, has_int8, resolve_device
+
+__all__ = [
+    "PRECISIONS",
+    "RUNTIMES",
+    "ModelRuntime",
+    "Runtime",
+    "choose_runtime",
+    "has_bfloat16",
+    "has_int8",
+    "open_runtime",
+    "resolve_device",
+]

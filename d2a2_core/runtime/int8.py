@@ -67,15 +67,3 @@ def load_int8(name_or_path: str | Path) -> Int8Ranges | None:
             f"{name_or_path}"
         )
     return Int8Ranges(scales, content.tensors)
-
-
-def has_int8() -> bool:
-    """Whether this computer's CPU multiplies and sums int8 in one instruction (VNNI: Intel since 2019, AMD since Zen 4).
-
-    Others gain little by it, or sum into 16 bits, which overflow.
-    """
-    try:
-        flags = Path("/proc/cpuinfo").read_text().split()
-    except OSError:
-        return False
-    return not {"avx512_vnni", "avx_vnni"}.isdisjoint(flags)

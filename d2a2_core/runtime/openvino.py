@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from d2a2_core.runtime.base import ModelRuntime
+from d2a2_core.runtime.device import has_int8
 from d2a2_core.runtime.int8 import LEVELS, WEIGHT_LEVELS, Int8Ranges, int8_convolutions
 
 _KEPT = 8  # compiled networks: of four views at two scales
-_MOST = 32  # that one network is compiled for: each leaves some 20 MB behind (torch's traces are never freed)
+_MOST = 32  # compilations of one network, where torch can go on: each leaves some 20 MB behind (traces are never freed)
 
 
 def has_openvino() -> bool:
@@ -25,66 +27,78 @@ def has_openvino() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
-class OpenVinoNetwork(nn.Module):
+class OpenVinoRuntime(ModelRuntime):
     """Runs a network by OpenVINO in float32 or int8, with as many threads as torch has when a size of images first comes.
 
-    For every such size the network is traced and compiled anew, in two seconds or more; eight are kept.
+    The network is traced and compiled for every such size, which takes two seconds or more; eight are kept.
 
     Args:
-        model: called as ``model(guide, lr)`` or ``model(guide, lr, trust)``, on the CPU; its weights must not change any more.
-        fallback: whether, once OpenVINO fails, torch goes on in its place, with a warning. Images of ever new sizes count as a
-            failure, too. Without it that is an error.
-        int8: computes the convolutions that it tells of in integers; None: all in float32.
-
-    Attributes:
-        problem: why torch goes on; empty while OpenVINO runs.
+        model: See :class:`ModelRuntime`; on the CPU.
+        int8: Ranges of the convolutions that are computed in integers; None: all in float32.
+        most_compiled: How often the network may be compiled; one time more is a failure. None: any number.
 
     Raises:
         ImportError: openvino is not installed.
     """
 
-    def __init__(self, model: nn.Module, fallback: bool = False, int8: Int8Ranges | None = None) -> None:
-        super().__init__()
+    name = "openvino"
+
+    def __init__(self, model: nn.Module, int8: Int8Ranges | None = None, most_compiled: int | None = None) -> None:
         if not has_openvino():
-            raise ImportError('runtime "openvino" needs the package openvino: pip install "openvino>=2025.0,<2028"')
-        self.model = model
-        self.fallback = fallback
-        self.int8 = int8
-        self.problem = ""
+            raise ImportError("runtime 'openvino' needs the package openvino: pip install \"openvino>=2025.0,<2028\"")
+        super().__init__(model, "cpu", "float32" if int8 is None else "int8")
+        self._int8 = int8
+        self._most_compiled = most_compiled
         self._compiled: dict[tuple, Callable[..., Tensor]] = {}
         self._count = 0
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """As the network's.
+    @classmethod
+    def installed(cls) -> bool:
+        """Whether the package openvino is installed."""
+        return has_openvino()
 
-        Raises:
-            RuntimeError: OpenVINO fails, and nothing else is to go on.
-        """
-        if self.problem:
-            return self.model(*inputs)
+    @classmethod
+    def lacks(cls, device: torch.device, precision: str, int8: Int8Ranges | None) -> str:
+        """A CPU, float32 or int8; for int8 VNNI, and ranges."""
+        if device.type != "cpu":
+            return f"device 'cpu', got {str(device)!r}"
+        if precision not in ("float32", "int8"):
+            return f"precision float32 or int8, got {precision}"
+        if precision == "int8" and not has_int8():
+            return "a CPU with VNNI"
+        if precision == "int8" and int8 is None:
+            return "weights with ranges beside them (d2a2 int8 --weights FILE)"
+        return ""
+
+    @classmethod
+    def build(
+        cls, model: nn.Module, device: torch.device, precision: str, int8: Int8Ranges | None, alone: bool
+    ) -> OpenVinoRuntime:
+        """See :meth:`ModelRuntime.build`. Only if it runs alone, images may be of any number of sizes."""
+        return cls(model, int8 if precision == "int8" else None, None if alone else _MOST)
+
+    def __call__(self, guide: Tensor, lr: Tensor, trust: Tensor | None = None) -> Tensor:
+        """See :meth:`Runtime.__call__`."""
         try:
-            return self._run(inputs)
-        except Exception as error:  # the runtime's own kinds of error have no common base
-            said = f"OpenVINO cannot run this network ({type(error).__name__}: {error})"
-            if not self.fallback:
-                raise RuntimeError(f'{said}; use runtime "torch"') from error
-            self.problem = said
-            self._compiled.clear()
-            warnings.warn(f"{said}; PyTorch goes on", RuntimeWarning, stacklevel=2)
-            return self.model(*inputs)
+            return self._run((guide, lr) if trust is None else (guide, lr, trust))
+        except Exception as error:  # openvino's own kinds of errors have no common base
+            raise RuntimeError(
+                f"openvino cannot run this network ({type(error).__name__}: {error}); use runtime 'torch'"
+            ) from error
 
     def _run(self, inputs: tuple[Tensor, ...]) -> Tensor:
         sizes = tuple(tuple(x.shape) for x in inputs)
         run = self._compiled.pop(sizes, None)
         if run is None:
-            self._count += 1
-            if self.fallback and self._count > _MOST:
+            if self._count == self._most_compiled:
                 raise RuntimeError(
-                    f"images of more than {_MOST} sizes, each of which takes memory that does not come back"
+                    f"images of more than {self._count} sizes, each of which takes memory that does not come back"
                 )
-            run = _compile(self.model, inputs, self.int8)
+            self._count += 1
+            run = _compile(self.model, inputs, self._int8)
             while len(self._compiled) >= _KEPT:
-                del self._compiled[next(iter(self._compiled))]  # the one that has not been used for longest
+                # The one that has not been used for longest.
+                del self._compiled[next(iter(self._compiled))]
         self._compiled[sizes] = run
         return run(*inputs)
 

@@ -28,6 +28,7 @@ from d2a2_core.data.sampling import TrainingBatches, input_keys
 from d2a2_core.files import replacing
 from d2a2_core.network import build_model
 from d2a2_core.network.warm_start import adapted_state
+from d2a2_core.runtime import has_bfloat16, resolve_device
 from d2a2_core.training.config import TrainConfig, make_config, save_config
 from d2a2_core.training.curve import Curve
 from d2a2_core.training.losses import training_loss
@@ -35,7 +36,6 @@ from d2a2_core.training.provenance import provenance
 from d2a2_core.training.sources import training_source, validation_source
 from d2a2_core.training.teacher import Teacher
 from d2a2_core.training.validation import validate
-from d2a2_core.upsampler import has_bfloat16, resolve_device
 from d2a2_core.weights import load_weights, resolve_weights, save_weights
 
 
@@ -342,7 +342,7 @@ def pick_device(name: str) -> torch.device:
     """The device a run was configured for; of several GPUs the one that torchrun gave this process.
 
     Raises:
-        ValueError: see :func:`d2a2_core.upsampler.resolve_device`.
+        ValueError: see :func:`d2a2_core.runtime.resolve_device`.
     """
     device = resolve_device(name)
     if device.type == "cuda" and device.index is None:

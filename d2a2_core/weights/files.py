@@ -73,20 +73,21 @@ def read_info(path: str | Path) -> WeightsInfo:
 
 
 def load_weights(path: str | Path, backend: str = "auto") -> nn.Module:
-    """Builds the model of a weights file, in eval mode on the CPU; of an .onnx file of `d2a2 export` :class:`OnnxModel`.
+    """Builds the model of a weights file, in eval mode on the CPU.
 
     Raises:
-        ImportError: an .onnx file, and no onnxruntime.
-        WeightsError: see :func:`read_info`; or the tensors do not fit the file's own configuration.
+        WeightsError: see :func:`read_info`; or an authors' checkpoint or an .onnx file, or the tensors do not fit the file's own
+            configuration.
     """
     if Path(path).suffix in (".pth", ".pt"):
         raise WeightsError(
             f"{path} looks like an authors' checkpoint; convert it first: d2a2 convert {path} OUT.safetensors --scale 4"
         )
     if Path(path).suffix == ".onnx":
-        from d2a2_core.runtime.onnx import OnnxModel
-
-        return OnnxModel(path).eval()
+        raise WeightsError(
+            f"{path} is an .onnx file, which a runtime computes as it is; where weights are loaded, expected the .safetensors "
+            "file that it was made of. From Python: d2a2_core.runtime.open_runtime or DepthUpsampler.from_pretrained"
+        )
     info = read_info(path)
     with open_weights(path) as file:
         state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)

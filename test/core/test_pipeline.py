@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from d2a2_core import DepthUpsampler, Provenance
+from d2a2_core.depth.provenance import Provenance
 from d2a2_core.front_end import FrontEnd
 from d2a2_core.geometry import Camera, CameraPair, Extrinsics
 from d2a2_core.geometry.offset_corrector import moved
 from d2a2_core.geometry.plan import RegistrationError, plan_registration, rectifying_grid
 from d2a2_core.pipeline import DepthPipeline, PipelineSettings, describe
 from d2a2_core.recording import Recording
+from d2a2_core.upsampler import DepthUpsampler
 
 COLOR = Camera(96, 64, 80.0, 80.0, 47.5, 31.5)
 DEPTH = Camera(30, 24, 22.0, 22.0, 14.5, 11.5)
@@ -29,7 +30,7 @@ class Bilinear(nn.Module):
 
 
 def make(model=None, **settings):
-    return DepthPipeline(DepthUpsampler(model or Bilinear(), "cpu"), PipelineSettings(**settings))
+    return DepthPipeline(DepthUpsampler.from_module(model or Bilinear(), "cpu"), PipelineSettings(**settings))
 
 
 def gray(camera=COLOR):
@@ -111,7 +112,7 @@ def test_with_everything_off_it_is_the_upsampler():
     depth = rng.uniform(1, 2, (16, 24)).astype(np.float32)
     depth[3:5, 7:12] = np.nan
     bare = make(hygiene=False, consistency=False, depth_range="frame", watchdog=False).process(CameraPair(color, depth))
-    expected = DepthUpsampler(Bilinear(), "cpu").upsample(color, depth)
+    expected = DepthUpsampler.from_module(Bilinear(), "cpu").upsample(color, depth)
     np.testing.assert_array_equal(bare.depth, expected.depth)
     np.testing.assert_array_equal(bare.provenance, expected.provenance)
 
@@ -248,10 +249,10 @@ def test_a_stream_keeps_its_range_and_reset_forgets_it():
     pipeline.reset()
     pipeline.process(CameraPair(gray(), narrow))
     assert model.seen[1] == pytest.approx(0.5, abs=0.01)  # 2 m in the middle of 1 to 3 m, as in the frame before
-    fresh = make(Spy(), hygiene=False)
-    fresh.upsampler.model.seen = []
-    fresh.process(CameraPair(gray(), narrow))
-    assert model.seen[2] == fresh.upsampler.model.seen[0]
+    other = Spy()
+    other.seen = []
+    make(other, hygiene=False).process(CameraPair(gray(), narrow))
+    assert model.seen[2] == other.seen[0]
 
 
 def test_cameras_of_other_sizes_are_refused():
@@ -386,7 +387,7 @@ def test_sigma_is_computed_on_demand():
         def predict(self, guide, lr, hr):
             return 0.01 * hr
 
-    pipeline = DepthPipeline(DepthUpsampler(Bilinear(), "cpu"), sigma_head=Head())
+    pipeline = DepthPipeline(DepthUpsampler.from_module(Bilinear(), "cpu"), sigma_head=Head())
     depth = np.ones((16, 24), np.float32)
     assert pipeline.process(CameraPair(gray(), depth), sigma=False).sigma is None
     np.testing.assert_allclose(pipeline.process(CameraPair(gray(), depth)).sigma, 0.01, rtol=1e-3)

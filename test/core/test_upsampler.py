@@ -9,10 +9,13 @@ import torch.nn.functional as F
 from scipy.ndimage import distance_transform_edt
 from torch import nn
 
-from d2a2_core import DepthUpsampler, Provenance, WeightsError
 from d2a2_core.depth.lr_grid import choose_scale
+from d2a2_core.depth.provenance import Provenance
 from d2a2_core.network import D2A2Lite
+from d2a2_core.runtime.pytorch import TorchRuntime
+from d2a2_core.upsampler import DepthUpsampler
 from d2a2_core.weights import save_weights
+from d2a2_core.weights.files import WeightsError
 
 
 class Bilinear(nn.Module):
@@ -39,7 +42,7 @@ class Wild(Bilinear):
 
 
 def make(model=None, **options):
-    return DepthUpsampler(model or Bilinear(), "cpu", **options)
+    return DepthUpsampler.from_module(model or Bilinear(), "cpu", **options)
 
 
 def gray(height, width):
@@ -372,22 +375,25 @@ def test_a_result_out_of_float16s_range_is_computed_again_in_float32():
             return super().forward(guide, lr) * ((a @ a) / 320_000).mean()  # inf in float16
 
     color, depth = gray(16, 16), np.linspace(1, 2, 16, dtype=np.float32).reshape(4, 4)
-    half, full = make(Large(), precision="float32"), make(Large(), precision="float32")
-    half._precision = "float16"  # refused on a CPU, which has it all the same
+    full = make(Large(), precision="float32")
+    # choose_runtime refuses float16 on a CPU, which has it all the same.
+    half = DepthUpsampler(TorchRuntime(Large(), "cpu", "float16"))
     expected = full.upsample(color, depth).depth
     assert np.isfinite(expected).all()
     np.testing.assert_array_equal(half.upsample(color, depth).depth, expected)
 
 
 def test_bad_options_are_named():
-    with pytest.raises(ValueError, match="'float16' needs a GPU"):
+    with pytest.raises(ValueError, match="torch needs a GPU for float16; use precision 'auto'"):
         make(precision="float16")
     with pytest.raises(ValueError, match="precision must be 'auto' or one of"):
         make(precision="half")
     with pytest.raises(ValueError, match="device 'gpu' is unknown"):
-        DepthUpsampler(Bilinear(), "gpu")
+        DepthUpsampler.from_module(Bilinear(), "gpu")
     with pytest.raises(ValueError, match=r"scale 5 was asked for, but these weights are for \(4, 8\)"):
         make(Bilinear((4, 8)), scale=5)
+    with pytest.raises(ValueError, match="does not say which ones it is for; got 0; name one"):
+        make(Bilinear(()))
     with pytest.raises(ValueError, match=r"ensemble must be one of \(1, 2, 4, 8\), got 3"):
         make(ensemble=3)
 
@@ -396,10 +402,10 @@ def test_missing_gpu_is_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(ValueError, match="finds 0 GPUs"):
-        DepthUpsampler(Bilinear(), "cuda:0")
+        DepthUpsampler.from_module(Bilinear(), "cuda:0")
     with pytest.raises(ValueError, match="cannot run"):
-        DepthUpsampler(Bilinear(), "meta")
-    assert DepthUpsampler(Bilinear(), "auto").device.type == "cpu"
+        DepthUpsampler.from_module(Bilinear(), "meta")
+    assert DepthUpsampler.from_module(Bilinear(), "auto").device.type == "cpu"
 
 
 def test_from_pretrained(tmp_path):

@@ -24,7 +24,7 @@ def tiny_weights(tmp_path_factory):
     """Path of a small random model for all scales; fast, and its output stays within the input's range."""
     import torch
 
-    from d2a2_core import D2A2Lite
+    from d2a2_core.network.lite import D2A2Lite
     from d2a2_core.weights import save_weights
 
     torch.manual_seed(0)

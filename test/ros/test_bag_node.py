@@ -13,7 +13,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from d2a2_core.bag.storage import typestore
 from d2a2_core.cli import main
 from d2a2_core.geometry import Camera
-from d2a2_core.runtime.openvino import OpenVinoNetwork, has_openvino
+from d2a2_core.runtime.openvino import OpenVinoRuntime, has_openvino
 from d2a2_ros.cameras import info_from_camera
 
 from .conftest import image, stamped
@@ -35,8 +35,8 @@ def scene(i):
 @pytest.mark.parametrize("case", ["registered", "in the depth camera's view"])
 def test_bag_and_node_give_the_same_messages(bench, tiny_weights, tmp_path, case, monkeypatch):
     """By OpenVINO, where it is installed: both take it by themselves."""
-    runs, forward = [], OpenVinoNetwork.forward
-    monkeypatch.setattr(OpenVinoNetwork, "forward", lambda self, *x: (runs.append(self), forward(self, *x))[1])
+    runs, call = [], OpenVinoRuntime.__call__
+    monkeypatch.setattr(OpenVinoRuntime, "__call__", lambda self, *x: (runs.append(self), call(self, *x))[1])
     apart = case != "registered"
     frame = "depth_frame" if apart else "color_frame"
     color_info = info_from_camera(

@@ -11,7 +11,7 @@ rclpy = pytest.importorskip(
     "rclpy", reason="needs rclpy (make venv installs it from PyPI; on a ROS machine source ROS)"
 )
 
-from d2a2_ros.parameters import SPECS, NodeParameters  # noqa: E402
+from d2a2_ros.parameter_table import SPECS, NodeParameters  # noqa: E402
 
 FOLDER = Path(__file__).resolve().parents[2] / "config" / "cameras"
 CAMERAS = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != "topics")

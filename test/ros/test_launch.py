@@ -196,7 +196,7 @@ def test_demo_passes_pairs(installed, tmp_path, repo):
     """The real executables, end to end."""
     from PIL import Image as PilImage
 
-    from d2a2_core import D2A2Lite
+    from d2a2_core.network.lite import D2A2Lite
     from d2a2_core.weights import save_weights
 
     save_weights(tmp_path / "random.safetensors", D2A2Lite(), {})

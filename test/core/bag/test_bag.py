@@ -224,13 +224,14 @@ def test_the_real_engine_goes_on_where_it_stopped():
     """The range of the stream is what one frame hands on; a pair of the same images comes out the same after a restart."""
     import torch
 
-    from d2a2_core import D2A2Lite, DepthUpsampler
     from d2a2_core.geometry import CameraPair
+    from d2a2_core.network.lite import D2A2Lite
     from d2a2_core.pipeline import DepthPipeline, PipelineSettings
+    from d2a2_core.upsampler import DepthUpsampler
 
     def stream():
         torch.manual_seed(0)
-        upsampler = DepthUpsampler(D2A2Lite(channels=8, blocks=1), "cpu")
+        upsampler = DepthUpsampler.from_module(D2A2Lite(channels=8, blocks=1), "cpu")
         return DepthPipeline(upsampler, PipelineSettings(watchdog=False))
 
     rng = np.random.default_rng(0)

@@ -12,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from d2a2_core import D2A2, D2A2Lite
 from d2a2_core.cli import COMMANDS, main
+from d2a2_core.network.d2a2 import D2A2
+from d2a2_core.network.lite import D2A2Lite
 from d2a2_core.recording import Recording
 from d2a2_core.training.ablations import ablation_models
 from d2a2_core.training.config import TrainConfig

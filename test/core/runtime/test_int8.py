@@ -10,22 +10,22 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from d2a2_core import DepthUpsampler
 from d2a2_core.bag import Summary
 from d2a2_core.calibration.int8_ranges import RangeRecorder, best_range, grid
 from d2a2_core.cli import main
 from d2a2_core.network import D2A2, D2A2Lite
 from d2a2_core.recording import Recording
+from d2a2_core.runtime import choose_runtime, has_int8
 from d2a2_core.runtime.int8 import (
     LEVELS,
     WEIGHT_LEVELS,
     Int8Ranges,
-    has_int8,
     int8_convolutions,
     load_int8,
     save_int8,
 )
-from d2a2_core.runtime.openvino import OpenVinoNetwork, has_openvino
+from d2a2_core.runtime.openvino import OpenVinoRuntime, has_openvino
+from d2a2_core.upsampler import DepthUpsampler
 from d2a2_core.weights import (
     PRETRAINED,
     WeightsError,
@@ -164,7 +164,7 @@ def by_hand(model, ranges, scale):
 def test_is_the_network_with_rounded_inputs_and_weights(options, scale):
     model = lite(**options)
     ranges = measured(model)
-    network, rounded = OpenVinoNetwork(lite(**options), int8=ranges), by_hand(lite(**options), ranges, scale)
+    network, rounded = OpenVinoRuntime(lite(**options), int8=ranges), by_hand(lite(**options), ranges, scale)
     shares = []
     for seed in (1, 2, 3, 4):
         given = inputs(scale, seed=seed)
@@ -185,7 +185,7 @@ def test_the_full_network_too():
     given = inputs(4)
     with torch.inference_mode(), RangeRecorder(model, 0) as recorder:
         exact = model(*given)
-    result = OpenVinoNetwork(model, int8=recorder.ranges())(*given)
+    result = OpenVinoRuntime(model, int8=recorder.ranges())(*given)
     difference = (result - exact).square().mean().sqrt()
     assert 1e-7 < difference < 0.02 * (exact - exact.mean()).square().mean().sqrt()
 
@@ -194,63 +194,20 @@ def test_the_full_network_too():
 def test_ranges_of_another_network_are_an_error():
     ranges = Int8Ranges((4, 8), {"stages.7.head": torch.tensor([[0.0, 1.0], [0.0, 1.0]])})
     with pytest.raises(RuntimeError, match=r"1 of 1 convolutions for int8 are not in the network: \['stages.7.head'\]"):
-        OpenVinoNetwork(lite(), int8=ranges)(*inputs())
+        OpenVinoRuntime(lite(), int8=ranges)(*inputs())
 
 
 @needs_int8
 def test_where_openvino_fails_float32_goes_on_and_says_so():
     ranges = Int8Ranges((4, 8), {"stages.7.head": torch.tensor([[0.0, 1.0], [0.0, 1.0]])})
-    upsampler = DepthUpsampler(lite(), "cpu", "int8", runtime="auto", int8=ranges)
+    upsampler = DepthUpsampler(choose_runtime(lite(), "cpu", "int8", "auto", ranges))
     assert (upsampler.precision, upsampler.runtime) == ("int8", "openvino")
     color, depth = np.zeros((32, 48, 3), np.uint8), np.random.default_rng(0).uniform(1, 3, (8, 12))
-    with pytest.warns(RuntimeWarning, match="PyTorch goes on"):
+    with pytest.warns(RuntimeWarning, match="torch goes on"):
         result = upsampler.upsample(color, depth).depth
     assert (upsampler.precision, upsampler.runtime) == ("float32", "torch")
-    np.testing.assert_array_equal(result, DepthUpsampler(lite(), "cpu", "float32").upsample(color, depth).depth)
-
-
-@pytest.fixture
-def with_all(monkeypatch):
-    """A computer that has all that int8 needs, and no bfloat16."""
-    for module in ("upsampler", "runtime.openvino"):
-        monkeypatch.setattr(f"d2a2_core.{module}.has_openvino", lambda: True)
-    monkeypatch.setattr("d2a2_core.upsampler.has_int8", lambda: True)
-    monkeypatch.setattr("d2a2_core.upsampler.has_bfloat16", lambda device: False)
-    return monkeypatch
-
-
-def test_auto_takes_it_where_all_is_there(with_all):
-    ranges = measured(lite())
-
-    def precision(runtime="auto", ranges=ranges, wanted="auto"):
-        return DepthUpsampler(lite(), "cpu", wanted, runtime=runtime, int8=ranges).precision
-
-    assert precision() == "int8"
-    assert precision("openvino") == "int8"
-    assert precision(wanted="float32") == "float32"
-    assert precision("torch") == "float32"
-    assert precision(ranges=None) == "float32"
-    with_all.setattr("d2a2_core.upsampler.has_int8", lambda: False)
-    assert precision() == "float32"
-    with_all.setattr("d2a2_core.upsampler.has_bfloat16", lambda device: True)
-    assert precision() == "bfloat16"
-
-
-def test_what_is_lacking_is_named(with_all):
-    def make(runtime="auto", ranges=None):
-        return DepthUpsampler(lite(), "cpu", "int8", runtime=runtime, int8=ranges)
-
-    ranges = measured(lite())
-    with pytest.raises(ValueError, match="needs weights with ranges beside them"):
-        make()
-    with pytest.raises(ValueError, match="needs runtime 'auto' or 'openvino'"):
-        make("torch", ranges)
-    with_all.setattr("d2a2_core.upsampler.has_int8", lambda: False)
-    with pytest.raises(ValueError, match="needs a CPU with VNNI"):
-        make(ranges=ranges)
-    with_all.setattr("d2a2_core.upsampler.has_openvino", lambda: False)
-    with pytest.raises(ValueError, match="the package openvino"):
-        make(ranges=ranges)
+    expected = DepthUpsampler.from_module(lite(), "cpu", "float32").upsample(color, depth).depth
+    np.testing.assert_array_equal(result, expected)
 
 
 # -- files -------------------------------------------------------------------------------------------------------------

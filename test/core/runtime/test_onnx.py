@@ -8,12 +8,13 @@ from torch import nn
 pytest.importorskip("onnx", reason="exporting needs onnx")
 pytest.importorskip("onnxruntime", reason="running the file needs onnxruntime")
 
-from d2a2_core import DepthUpsampler, WeightsError
 from d2a2_core.cli import main
 from d2a2_core.network import D2A2, D2A2Lite
 from d2a2_core.network.sigma_head import SigmaHead
-from d2a2_core.runtime.onnx import export_onnx
+from d2a2_core.runtime.onnx_export import export_onnx
+from d2a2_core.upsampler import DepthUpsampler
 from d2a2_core.weights import save_weights, sha256
+from d2a2_core.weights.files import WeightsError
 from d2a2_core.weights.sidecars import SIGMA, load_sigma_head, save_sigma_head
 
 
@@ -64,7 +65,7 @@ def test_a_head_goes_along_and_other_sizes_are_named(tmp_path):
     assert load_sigma_head(tmp_path / "w8.onnx") is not None
     upsampler = DepthUpsampler.from_pretrained(tmp_path / "w8.onnx", "cpu")
     assert upsampler.scales == (8,)
-    with pytest.raises(ValueError, match=r"exported for one 48x32 image at x8, got guide .* --size 64x32"):
+    with pytest.raises(ValueError, match=r"'guide' is fixed to \(1, 3, 32, 48\), got .* --size 64x32"):
         upsampler.upsample(np.zeros((32, 64, 3), np.uint8), np.ones((4, 8), np.float32))
 
 
@@ -89,5 +90,5 @@ def test_what_cannot_be_exported_or_read(tmp_path, capsys):
         assert said in capsys.readouterr().err
     assert not (tmp_path / "x.onnx").exists()
     (tmp_path / "x.onnx").write_bytes(b"nothing")
-    with pytest.raises(WeightsError, match="is no file of d2a2 export"):
+    with pytest.raises(WeightsError, match="is no ONNX file, or damaged"):
         DepthUpsampler.from_pretrained(tmp_path / "x.onnx", "cpu")

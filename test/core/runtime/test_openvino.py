@@ -1,18 +1,23 @@
 """The network run by OpenVINO: the same depth as from PyTorch, what cannot be, and nothing sent to anyone."""
 
+import gc
 import os
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from d2a2_core import DepthUpsampler
 from d2a2_core.network import D2A2, D2A2Lite
+from d2a2_core.runtime import choose_runtime
 from d2a2_core.runtime import openvino as openvino_runtime
-from d2a2_core.runtime.openvino import OpenVinoNetwork, has_openvino
+from d2a2_core.runtime.fallback import FallbackRuntime
+from d2a2_core.runtime.openvino import OpenVinoRuntime, has_openvino
+from d2a2_core.runtime.pytorch import TorchRuntime
+from d2a2_core.upsampler import DepthUpsampler
 
 needs_openvino = pytest.mark.skipif(not has_openvino(), reason="needs the optional package openvino")
 
@@ -33,6 +38,10 @@ def full():
     return model
 
 
+def upsampler_of(model, runtime="torch"):
+    return DepthUpsampler(choose_runtime(model, "cpu", "float32", runtime))
+
+
 def pair(size=(32, 48), ratio=4):
     rng = np.random.default_rng(0)
     color = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
@@ -44,7 +53,7 @@ def pair(size=(32, 48), ratio=4):
 @needs_openvino
 @pytest.mark.parametrize("make", [lite, lambda: lite(trust=True), lambda: lite(back_projections=1), full])
 def test_gives_the_same_depth(make):
-    torches, runs = (DepthUpsampler(make(), "cpu", "float32", runtime=runtime) for runtime in ("torch", "openvino"))
+    torches, runs = (upsampler_of(make(), runtime) for runtime in ("torch", "openvino"))
     assert runs.runtime == "openvino"
     for size, ratio in (((32, 48), 4), ((30, 41), 4), ((32, 48), 8), ((32, 48), 4)):
         if ratio not in runs.scales:
@@ -58,7 +67,7 @@ def test_gives_the_same_depth(make):
 
 @needs_openvino
 def test_results_of_frames_before_stay_as_they_are():
-    network = OpenVinoNetwork(lite())
+    network = OpenVinoRuntime(lite())
     inputs = [torch.rand(1, 3, 32, 48), torch.rand(1, 1, 8, 12)]
     with torch.inference_mode():
         first = network(*inputs)
@@ -70,8 +79,8 @@ def test_results_of_frames_before_stay_as_they_are():
 SILENT = """
 import sys, torch
 from d2a2_core.network import D2A2Lite
-from d2a2_core.runtime.openvino import OpenVinoNetwork
-network = OpenVinoNetwork(D2A2Lite((4,), channels=8, blocks=1, geometric=False).eval())
+from d2a2_core.runtime.openvino import OpenVinoRuntime
+network = OpenVinoRuntime(D2A2Lite((4,), channels=8, blocks=1, geometric=False).eval())
 with torch.inference_mode():
     network(torch.rand(1, 3, 32, 48), torch.rand(1, 1, 8, 12))
 print("openvino" in sys.modules, [name for name in sys.modules if "telemetry" in name and "ovc" not in name])
@@ -96,7 +105,7 @@ SIGNALLED = """
 import ctypes, faulthandler, gc, torch
 from pathlib import Path
 from d2a2_core.network import D2A2Lite
-from d2a2_core.runtime.openvino import OpenVinoNetwork
+from d2a2_core.runtime.openvino import OpenVinoRuntime
 
 class Stack(ctypes.Structure):
     _fields_ = [("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
@@ -108,7 +117,7 @@ def is_there():
     return any(int(first, 16) <= stack.sp < int(end, 16) for first, end in spans)
 
 faulthandler.enable()
-networks = [OpenVinoNetwork(D2A2Lite((4,), channels=8, blocks=1, geometric=False).eval()) for _ in range(3)]
+networks = [OpenVinoRuntime(D2A2Lite((4,), channels=8, blocks=1, geometric=False).eval()) for _ in range(3)]
 with torch.inference_mode():
     for network in networks:
         network(torch.rand(1, 3, 32, 48), torch.rand(1, 1, 8, 12))
@@ -140,14 +149,16 @@ class Untraceable(nn.Module):
 @needs_openvino
 def test_what_it_cannot_run_is_left_to_torch_where_that_may_be():
     color, depth = pair()
-    expected = DepthUpsampler(Untraceable(), "cpu", "float32").upsample(color, depth).depth
-    upsampler = DepthUpsampler(Untraceable(), "cpu", "float32", runtime="auto")
-    with pytest.warns(RuntimeWarning, match="cannot run this network .*not to be traced.*; PyTorch goes on"):
+    expected = upsampler_of(Untraceable()).upsample(color, depth).depth
+    upsampler = upsampler_of(Untraceable(), "auto")
+    with pytest.warns(
+        RuntimeWarning, match=r"cannot run this network \(TypeError: not to be traced.*\); torch goes on"
+    ):
         np.testing.assert_array_equal(upsampler.upsample(color, depth).depth, expected)
     assert upsampler.runtime == "torch"
     np.testing.assert_array_equal(upsampler.upsample(color, depth).depth, expected)  # and is not tried again
-    upsampler = DepthUpsampler(Untraceable(), "cpu", "float32", runtime="openvino")
-    with pytest.raises(RuntimeError, match='use runtime "torch"'):
+    upsampler = upsampler_of(Untraceable(), "openvino")
+    with pytest.raises(RuntimeError, match="use runtime 'torch'"):
         upsampler.upsample(color, depth)
 
 
@@ -161,41 +172,52 @@ def test_a_failure_later_on_is_left_to_torch_too(monkeypatch):
 
     monkeypatch.setattr(openvino_runtime, "_compile", fails)
     color, depth = pair()
-    upsampler = DepthUpsampler(lite(), "cpu", "float32", runtime="auto")
+    upsampler = upsampler_of(lite(), "auto")
     with pytest.warns(RuntimeWarning, match="could not allocate memory"):
         result = upsampler.upsample(color, depth).depth
-    np.testing.assert_array_equal(result, DepthUpsampler(lite(), "cpu", "float32").upsample(color, depth).depth)
+    np.testing.assert_array_equal(result, upsampler_of(lite()).upsample(color, depth).depth)
     assert upsampler.runtime == "torch"
     assert "could not allocate memory" in upsampler.runtime_problem
+
+
+class Guide(nn.Module):
+    """Gives back the guide."""
+
+    def forward(self, guide, lr):
+        return guide
+
+
+def inputs(width):
+    return torch.zeros(1, 3, 4, width), torch.zeros(1, 1, 1, 1)
 
 
 def test_ever_new_sizes_are_left_to_torch(monkeypatch):
     monkeypatch.setattr(openvino_runtime, "has_openvino", lambda: True)
     monkeypatch.setattr(openvino_runtime, "_compile", lambda model, inputs, int8: model)
-    network = OpenVinoNetwork(nn.Identity(), fallback=True)
+    network = choose_runtime(Guide(), "cpu", "float32", "auto")
     for width in range(1, 33):
-        network(torch.zeros(1, 3, 4, width))
-    assert not network.problem
+        network(*inputs(width))
+    assert (network.name, network.problem) == ("openvino", "")
     with pytest.warns(RuntimeWarning, match="more than 32 sizes"):
-        assert network(torch.zeros(1, 3, 4, 33)).shape[-1] == 33
-    assert not network._compiled
+        assert network(*inputs(33)).shape[-1] == 33
+    assert network.name == "torch"
+    alone = choose_runtime(Guide(), "cpu", "float32", "openvino")
+    for width in range(1, 35):
+        assert alone(*inputs(width)).shape[-1] == width
 
 
-def test_choice_of_the_runtime(monkeypatch):
-    monkeypatch.setattr("d2a2_core.upsampler.has_openvino", lambda: True)
-    monkeypatch.setattr("d2a2_core.runtime.openvino.has_openvino", lambda: True)
-    assert DepthUpsampler(lite(), "cpu", "float32").runtime == "torch"
-    assert DepthUpsampler(lite(), "cpu", "float32", runtime="auto").runtime == "openvino"
-    assert DepthUpsampler(lite(), "cpu", "bfloat16", runtime="auto").runtime == "torch"
-    with pytest.raises(ValueError, match=r"precision float32 or int8 on device cpu; got precision bfloat16 on cpu"):
-        DepthUpsampler(lite(), "cpu", "bfloat16", runtime="openvino")
-    with pytest.raises(ValueError, match=r"runtime must be one of .*, got 'tensorrt'"):
-        DepthUpsampler(lite(), "cpu", runtime="tensorrt")
-    monkeypatch.setattr("d2a2_core.upsampler.has_openvino", lambda: False)
-    monkeypatch.setattr("d2a2_core.runtime.openvino.has_openvino", lambda: False)
-    assert DepthUpsampler(lite(), "cpu", "float32", runtime="auto").runtime == "torch"
-    with pytest.raises(ImportError, match="pip install"):
-        DepthUpsampler(lite(), "cpu", "float32", runtime="openvino")
+@needs_openvino
+def test_what_was_compiled_is_freed_once_torch_goes_on():
+    preferred = OpenVinoRuntime(lite(), most_compiled=1)
+    gone = weakref.ref(preferred)
+    network = FallbackRuntime(preferred, TorchRuntime(lite(), "cpu", "float32"))
+    del preferred
+    with torch.inference_mode():
+        network(torch.rand(1, 3, 32, 48), torch.rand(1, 1, 8, 12))
+        with pytest.warns(RuntimeWarning, match="more than 1 sizes"):
+            network(torch.rand(1, 3, 32, 64), torch.rand(1, 1, 8, 16))
+    gc.collect()
+    assert gone() is None
 
 
 def test_the_sizes_used_last_are_kept(monkeypatch):
@@ -207,7 +229,7 @@ def test_the_sizes_used_last_are_kept(monkeypatch):
 
     monkeypatch.setattr(openvino_runtime, "has_openvino", lambda: True)
     monkeypatch.setattr(openvino_runtime, "_compile", compile_)
-    network = OpenVinoNetwork(nn.Identity())
+    network = OpenVinoRuntime(Guide())
     for width in (1, 2, 3, 4, 5, 6, 7, 8, 1, 9, 1, 3, 2):
-        network(torch.zeros(1, 3, 4, width))
+        network(*inputs(width))
     assert compiled == [1, 2, 3, 4, 5, 6, 7, 8, 9, 2]

@@ -8,7 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from d2a2_core import DepthUpsampler
 from d2a2_core.data.sampling import TrainingBatches
 from d2a2_core.data.scene_sources import ShapeScenes
 from d2a2_core.data.sets.benchmarks import open_dataset
@@ -16,7 +15,9 @@ from d2a2_core.depth import fill_holes, invalid_to_nan
 from d2a2_core.evaluation.baselines import NetworkMethod, get_method
 from d2a2_core.evaluation.evaluator import evaluate, summarise
 from d2a2_core.recording import Recording
+from d2a2_core.runtime import choose_runtime
 from d2a2_core.training.losses import rmse_per_image
+from d2a2_core.upsampler import DepthUpsampler
 from d2a2_core.weights import DEFAULT_WEIGHTS, list_pretrained, load_weights, read_info, resolve_weights, sha256
 from d2a2_core.weights.zoo import checksums
 
@@ -55,10 +56,10 @@ def test_looks_at_the_guide(name, scale):
 @pytest.mark.parametrize("range_mode", ["oracle", "deploy"])
 def test_beats_bicubic_by_30_percent_on_middlebury(shared, scale, range_mode):
     samples = open_dataset("middlebury", shared / "data/benchmark_dev")
-    model = load_weights(resolve_weights("d2a2-lite"))
+    runtime = choose_runtime(load_weights(resolve_weights("d2a2-lite")), "cpu", "float32")
     ours, bicubic = (
         summarise(evaluate(samples, method, scale, range_mode, "middlebury"))[0]["rmse"]
-        for method in (NetworkMethod(model, None, "ours"), get_method("bicubic"))
+        for method in (NetworkMethod(runtime, "ours"), get_method("bicubic"))
     )
     assert ours < 0.7 * bicubic
 

@@ -1,0 +1,83 @@
+"""The interface of a runtime: what the upsampler and the evaluation ask of it, and what :func:`choose_runtime` asks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from d2a2_core.network import takes_trust
+from d2a2_core.runtime.int8 import Int8Ranges
+
+
+class Runtime(ABC):
+    """Computes a network on the LR grid.
+
+    Attributes:
+        name: Name of the runtime, for instance "torch".
+        device: Device on which tensors go in and come out.
+        precision: Precision the network is computed in, one of :data:`d2a2_core.runtime.PRECISIONS`.
+        scales: Scales the network is for; empty if it is for any.
+        takes_trust: Whether the network takes the third input.
+        problem: Why another runtime had to take over; empty if none had to.
+    """
+
+    name: str
+    device: torch.device
+    precision: str
+    scales: tuple[int, ...] = ()
+    takes_trust: bool = False
+    problem: str = ""
+
+    @abstractmethod
+    def __call__(self, guide: Tensor, lr: Tensor, trust: Tensor | None = None) -> Tensor:
+        """HR depth (B, 1, H, W) float32.
+
+        Args:
+            guide: (B, 3, H, W) RGB in [0, 1]. All inputs are on ``device``.
+            lr: (B, 1, H / s, W / s) depth, normalised to [0, 1], without holes; s is one of the scales.
+            trust: (B, 1, H / s, W / s) in [0, 1], what each value of ``lr`` is worth; only for networks that take it.
+                None: all of them 1.
+
+        Raises:
+            ValueError: The inputs have sizes that the runtime does not take.
+            RuntimeError: The runtime fails.
+        """
+
+
+class ModelRuntime(Runtime):
+    """A runtime that computes PyTorch modules: the kind that :func:`d2a2_core.runtime.choose_runtime` chooses from.
+
+    Args:
+        model: Called as ``model(guide, lr)``, or ``model(guide, lr, trust)`` if its attribute ``takes_trust`` is True; it is on
+            ``device``, and its weights must not change any more. Its attribute ``scales``, if any, says what it is for.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device | str, precision: str) -> None:
+        self.model = model
+        self.device = torch.device(device)
+        self.precision = precision
+        self.scales = tuple(getattr(model, "scales", ()))
+        self.takes_trust = takes_trust(model)
+
+    @classmethod
+    @abstractmethod
+    def installed(cls) -> bool:
+        """Whether its package, which has the runtime's name, is installed."""
+
+    @classmethod
+    @abstractmethod
+    def lacks(cls, device: torch.device, precision: str, int8: Int8Ranges | None) -> str:
+        """What it would need to compute in a precision on a device ("a GPU", for messages); empty if it can."""
+
+    @classmethod
+    @abstractmethod
+    def build(
+        cls, model: nn.Module, device: torch.device, precision: str, int8: Int8Ranges | None, alone: bool
+    ) -> ModelRuntime:
+        """The runtime of a model, where it lacks nothing. ``alone``: no other takes over when it fails.
+
+        Raises:
+            ImportError: The package is not installed; the message says how to install it.
+        """
