@@ -39,6 +39,7 @@ def evaluate(
     method: Method,
     scale: int,
     range_mode: str = "oracle",
+    *,
     run_dir: str | Path | None = None,
     pictures: int = 8,
 ) -> list[Row]:

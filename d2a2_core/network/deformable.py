@@ -8,6 +8,7 @@ a sample less than one pixel outside is blended with that zero.
 from __future__ import annotations
 
 import importlib.util
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -18,29 +19,34 @@ _MAX_SAMPLES = 2**26  # of one pass of the native backend: 256 MB in float32
 _LARGEST_LOGIT = 4.0  # of a bounded convolution's mask, which stays within 0.018 and 0.982
 
 
+@cache
 def available_backends() -> tuple[str, ...]:
-    """Names of the backends that can run here, the one preferred by "auto" first."""
+    """Returns the names of the backends that can run here."""
     if importlib.util.find_spec("torchvision") is None:
         return ("native",)
     try:
         from torchvision.ops import deform_conv2d  # noqa: F401
-    except (ImportError, RuntimeError):  # a torchvision built for another torch fails while it registers its operators
+    except (ImportError, RuntimeError):
+        # A torchvision built for another torch fails while it registers its operators.
         return ("native",)
-    return ("torchvision", "native")
+    return ("native", "torchvision")
 
 
-def resolve_backend(backend: str) -> str:
-    """Turns "auto" into the backend to use; refuses unknown or missing ones.
+def resolve_backend(backend: str, device: str = "cpu") -> str:
+    """Returns the backend to use on a type of device; refuses unknown or missing ones.
+
+    "auto" is native on a CPU, where torchvision takes 1.7 times as long (C = 64, 160x120, 8 groups, one thread: 334 ms against
+    194 ms; with the backward pass four times), and torchvision elsewhere, if it imports.
 
     Raises:
-        ValueError: unknown name.
-        RuntimeError: torchvision asked for, but it does not import here.
+        ValueError: Unknown name.
+        RuntimeError: torchvision was asked for, but it does not import here.
     """
     if backend not in BACKENDS:
         raise ValueError(f"deformable convolution backend must be one of {BACKENDS}, got {backend!r}")
     available = available_backends()
     if backend == "auto":
-        return available[0]
+        return "torchvision" if device != "cpu" and "torchvision" in available else "native"
     if backend not in available:
         raise RuntimeError(
             "backend 'torchvision' was asked for, but torchvision does not import; use 'native' or 'auto'"
@@ -73,7 +79,7 @@ def deform_conv2d(
     groups = mask.shape[1] // taps
     if x.shape[1] % groups:
         raise ValueError(f"{x.shape[1]} channels cannot be split into {groups} offset groups")
-    if resolve_backend(backend) == "torchvision":
+    if resolve_backend(backend, x.device.type) == "torchvision":
         from torchvision.ops import deform_conv2d as torchvision_deform_conv2d
 
         return torchvision_deform_conv2d(x, offset, weight, bias, padding=(kh // 2, kw // 2), mask=mask)
@@ -138,7 +144,9 @@ class ModulatedDeformConv(nn.Module):
         if channels % groups:
             raise ValueError(f"channels ({channels}) must be divisible by offset groups ({groups})")
         self.groups = groups
-        self.backend = resolve_backend(backend)
+        # Refuses what is not available before any work is done.
+        resolve_backend(backend)
+        self.backend = backend
         conv = nn.Conv2d(channels, channels, 3)  # holds the kernel; its default initialisation is the one wanted
         self.weight = conv.weight
         self.bias = nn.Parameter(torch.zeros(channels))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,7 +88,7 @@ class OnnxRuntime(Runtime):
             )
 
 
-def _fixed_scale(guide: tuple, lr: tuple) -> tuple[int, ...]:
+def _fixed_scale(guide: tuple[Any, ...], lr: tuple[Any, ...]) -> tuple[int, ...]:
     """The scale of a file whose sizes are fixed; empty for one of any size."""
     if not all(isinstance(length, int) and length > 0 for length in (*guide[2:], *lr[2:])):
         return ()

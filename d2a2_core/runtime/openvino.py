@@ -49,7 +49,7 @@ class OpenVinoRuntime(ModelRuntime):
         super().__init__(model, "cpu", "float32" if int8 is None else "int8")
         self._int8 = int8
         self._most_compiled = most_compiled
-        self._compiled: dict[tuple, Callable[..., Tensor]] = {}
+        self._compiled: dict[tuple[tuple[int, ...], ...], Callable[..., Tensor]] = {}
         self._count = 0
 
     @classmethod
@@ -112,7 +112,8 @@ def _import_silently() -> ModuleType:
     reporting = "openvino_telemetry"
     blocked = "openvino" not in sys.modules and reporting not in sys.modules
     if blocked:
-        sys.modules[reporting] = None
+        # None makes its import fail; the type stubs know only modules.
+        sys.modules[reporting] = None  # type: ignore[assignment]
     try:
         import openvino
     finally:

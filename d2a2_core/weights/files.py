@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from d2a2_core.files import replacing
-from d2a2_core.network import build_model
+from d2a2_core.network import D2A2, D2A2Lite, build_model
 
 
 class WeightsError(RuntimeError):
@@ -72,7 +72,7 @@ def read_info(path: str | Path) -> WeightsInfo:
         raise WeightsError(f"{path}: its configuration or card is damaged ({error!r}); get the file again") from error
 
 
-def load_weights(path: str | Path, backend: str = "auto") -> nn.Module:
+def load_weights(path: str | Path, backend: str = "auto") -> D2A2 | D2A2Lite:
     """Builds the model of a weights file, in eval mode on the CPU.
 
     Raises:

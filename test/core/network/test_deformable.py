@@ -163,9 +163,15 @@ def test_errors():
         ModulatedDeformConv(12, 8)
 
 
+def test_auto_is_torchvision_off_the_cpu_only(monkeypatch):
+    monkeypatch.setattr("d2a2_core.network.deformable.available_backends", lambda: ("native", "torchvision"))
+    assert [resolve_backend("auto", device) for device in ("cpu", "cuda")] == ["native", "torchvision"]
+    assert resolve_backend("torchvision", "cpu") == "torchvision"
+
+
 def test_missing_torchvision_is_named(monkeypatch):
     monkeypatch.setattr("d2a2_core.network.deformable.available_backends", lambda: ("native",))
-    assert resolve_backend("auto") == "native"
+    assert resolve_backend("auto", "cuda") == "native"
     with pytest.raises(RuntimeError, match="torchvision does not import"):
         resolve_backend("torchvision")
 
