@@ -1,11 +1,11 @@
 """The cameras' files: what the real parameter parser makes of them, the table of topics, and the launch file that picks them."""
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from launch_files import Installed
 
 rclpy = pytest.importorskip(
     "rclpy", reason="needs rclpy (make venv installs it from PyPI; on a ROS machine source ROS)"
@@ -117,12 +117,9 @@ class TestLaunch:
 
     @pytest.fixture
     def installed(self, tmp_path, repo):
-        pytest.importorskip("launch_ros", reason="launch files are tested where launch_ros is installed (not on PyPI)")
-        sys.path.insert(0, str(Path(__file__).parent))
-        try:
-            from test_launch import Installed
-        finally:
-            sys.path.pop(0)
+        pytest.importorskip(
+            "launch_ros", reason="needs launch_ros (make venv installs a stand-in; on a ROS machine source ROS)"
+        )
         return Installed(tmp_path / "prefix", repo)
 
     @pytest.mark.parametrize("camera", ["azure_kinect", "pmd_tof"])
