@@ -12,7 +12,10 @@ unexport PYTHONPATH AMENT_PREFIX_PATH COLCON_PREFIX_PATH CMAKE_PREFIX_PATH LD_LI
 # Beside other work PyTorch's threads must not spin while they wait (d2a2_ros/environment.py).
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test venv clean
+.PHONY: demo test quick venv clean
+
+# Two processes, each with half of the cores (test/conftest.py) and a ROS domain of its own (test/ros/conftest.py).
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 venv: $(STAMP)
 
@@ -41,7 +44,11 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+# Leaves out tests that take seconds each, and those that need ROS.
+quick: $(STAMP)
+	$(PYTEST) -m "not slow and not ros"
 
 clean:
 	rm -rf $(VENV) build *.egg-info $(OUT)

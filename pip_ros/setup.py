@@ -6,7 +6,7 @@ from pathlib import Path
 
 from setuptools import setup
 
-NAMES = ("message_filters", "sensor_msgs_py", "cv_bridge")
+NAMES = ("message_filters", "sensor_msgs_py", "cv_bridge", "launch", "launch_ros")
 
 
 def real_packages() -> list[str]:

@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: where the (optional) recordings and benchmark images lie."""
+"""What all tests share: threads of parallel runs, markers, and where the (optional) recordings and benchmark images lie."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,24 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).resolve().parents[1]
+ROS = REPO / "test" / "ros"
+
+# Before torch is imported: workers of pytest-xdist would each take all cores. The processes that tests start inherit it.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    cores = len(os.sched_getaffinity(0)) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores)))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests in test/ros, and skips those for a GPU where there is none."""
+    for item in items:
+        if item.path.is_relative_to(ROS):
+            item.add_marker("ros")
+        if item.get_closest_marker("gpu"):
+            import torch
+
+            if not torch.cuda.is_available():
+                item.add_marker(pytest.mark.skip(reason="needs a GPU that torch can use (torch.cuda.is_available())"))
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,80 @@
+"""Runs the repository's launch files as an install would."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+
+# What `ros2 launch` does, less its command line.
+LAUNCH = """
+import sys
+from launch import LaunchDescription, LaunchService
+from launch.actions import IncludeLaunchDescription
+file, *arguments = sys.argv[1:]
+include = IncludeLaunchDescription(file, launch_arguments=[a.split(":=", 1) for a in arguments])
+service = LaunchService(noninteractive=True)
+service.include_launch_description(LaunchDescription([include]))
+sys.exit(service.run())
+"""
+
+# Stands where the node's executable is and writes down what rcl makes of the command line.
+PROBE = f"""#!{sys.executable}
+import json, os, sys
+from pathlib import Path
+import rclpy
+rclpy.init()
+node = rclpy.create_node(Path(__file__).name, automatically_declare_parameters_from_overrides=True)
+topics = ["color/image_raw", "color/camera_info", "depth/image_raw", "depth/camera_info"]
+Path(__file__).with_suffix(".json").write_text(json.dumps({{
+    "name": node.get_fully_qualified_name(),
+    "topics": [node.resolve_topic_name(topic) for topic in topics],
+    "parameters": {{key: p.value for key, p in node.get_parameters_by_prefix("").items()}},
+    "log_level": rclpy.logging.get_logger_effective_level("upsample_node").name,
+    "environment": dict(os.environ),
+}}))
+"""
+
+
+class Installed:
+    """A prefix as an install makes it, with the repository's launch and config folders."""
+
+    def __init__(self, prefix: Path, repo: Path) -> None:
+        self.prefix, self.repo, self.share = prefix, repo, prefix / "share" / "d2a2_ros"
+        marker = prefix / "share" / "ament_index" / "resource_index" / "packages" / "d2a2_ros"
+        for folder in (marker.parent, self.share, prefix / "lib" / "d2a2_ros"):
+            folder.mkdir(parents=True)
+        marker.touch()
+        for name in ("launch", "config"):
+            (self.share / name).symlink_to(repo / name)
+
+    def executable(self, name: str, text: str) -> Path:
+        """Installs a script."""
+        path = self.prefix / "lib" / "d2a2_ros" / name
+        path.write_text(text)
+        path.chmod(0o755)
+        return path
+
+    def start(self, file: str, *arguments: str, **environment: str) -> subprocess.Popen:
+        """Launches share/launch/``file``; the environment has no profile of the user's unless given."""
+        env = {key: value for key, value in os.environ.items() if key not in PROFILE_VARIABLES} | environment
+        env["AMENT_PREFIX_PATH"] = f"{self.prefix}{os.pathsep}{os.environ.get('AMENT_PREFIX_PATH', '')}"
+        env["PYTHONPATH"] = f"{self.repo}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+        env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the scripts' `env python3`
+        env["ROS_LOG_DIR"] = str(self.prefix / "log")
+        return subprocess.Popen(
+            [sys.executable, "-c", LAUNCH, str(self.share / "launch" / file), *arguments],
+            env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    def probe(self, file: str, *arguments: str, **environment: str) -> dict[str, dict]:
+        """Launches with probes for executables; returns what each of them saw."""
+        probes = [self.executable(name, PROBE) for name in ("upsample_node", "recording_player")]
+        process = self.start(file, *arguments, **environment)
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, output
+        return {p.name: json.loads(f.read_text()) for p in probes if (f := p.with_suffix(".json")).exists()}
