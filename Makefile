@@ -44,6 +44,8 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
 	$(PYTEST)
 
 # Leaves out tests that take seconds each, and those that need ROS.
