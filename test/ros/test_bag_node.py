@@ -33,7 +33,7 @@ def scene(i):
 
 
 @pytest.mark.parametrize("case", ["registered", "in the depth camera's view"])
-def test_bag_and_node_give_the_same_messages(bench, tiny_weights, tmp_path, case, monkeypatch):
+def test_bag_and_node_give_the_same_messages(bench, simple_weights, tmp_path, case, monkeypatch):
     """By OpenVINO, where it is installed: both take it by themselves."""
     runs, forward = [], OpenVinoNetwork.forward
     monkeypatch.setattr(OpenVinoNetwork, "forward", lambda self, *x: (runs.append(self), forward(self, *x))[1])
@@ -51,7 +51,11 @@ def test_bag_and_node_give_the_same_messages(bench, tiny_weights, tmp_path, case
     pairs[3][0].encoding = "bgr8"
 
     b = bench(
-        runtime="auto", max_fill_px=6.0, color_offset=[2.0, -1.0], **({"extrinsics": EXTRINSICS} if apart else {})
+        simple_weights,
+        runtime="auto",
+        max_fill_px=6.0,
+        color_offset=[2.0, -1.0],
+        **({"extrinsics": EXTRINSICS} if apart else {}),
     )
     for name, kind in KINDS.items():
         b.listen(f"depth_upsampled/{name}", kind)
@@ -78,7 +82,7 @@ def test_bag_and_node_give_the_same_messages(bench, tiny_weights, tmp_path, case
         for n, (color, depth) in enumerate(pairs):
             writer.write(connections["/c/color/image_raw"], 10**9 + n, serialize_message(color))
             writer.write(connections["/c/depth/image_raw"], 10**9 + n, serialize_message(depth))
-    arguments = ["bag", tmp_path / "in", tmp_path / "out", "--cloud", "--weights", tiny_weights, "--device", "cpu"]
+    arguments = ["bag", tmp_path / "in", tmp_path / "out", "--cloud", "--weights", simple_weights, "--device", "cpu"]
     arguments += ["--max-fill-px", 6.0, "--color-offset", 2.0, -1.0, *(["--extrinsics", *EXTRINSICS] if apart else [])]
     assert main([str(a) for a in arguments]) == 0
 

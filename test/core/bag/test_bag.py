@@ -83,6 +83,7 @@ def test_every_message_comes_through_unchanged_and_the_results_beside_them(tmp_p
 
 
 @storages
+@pytest.mark.slow
 def test_a_run_killed_at_any_point_goes_on_and_gives_the_same_bag(tmp_path, storage):
     source = write_bag(tmp_path / "in", storage, frames(12))
     upsample_bag(source, tmp_path / "whole", StubEngine(), BagOptions(cloud=True))

@@ -276,6 +276,7 @@ def test_shipped_head_grows_with_noise(shipped):
     assert medians[0] < medians[1] < medians[2]
 
 
+@pytest.mark.slow
 def test_shipped_head_covers_held_out_scenes(shipped):
     pipeline = recording_pipeline(DepthUpsampler.from_pretrained(DEFAULT_WEIGHTS, "cpu"), 16.0)
     reliability = Reliability()

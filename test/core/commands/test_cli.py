@@ -95,6 +95,7 @@ def test_evaluate_and_report_of_weights(shared, tmp_path, tiny):
     assert "RGBD_02" in (tmp_path / "r.html").read_text()
 
 
+@pytest.mark.slow
 def test_evaluate_with_an_ensemble_of_views(shared, tmp_path, tiny):
     def errors(*extra):
         path = tmp_path / "rows.csv"
@@ -206,8 +207,14 @@ def test_mistakes_are_said_in_one_line(tmp_path, monkeypatch, capsys, arguments,
 
 
 @pytest.mark.parametrize(
-    "extra", [[], ["--ensemble", "2"], ["--training", "{model: d2a2-lite, channels: 8, blocks: 1}", "--crop", "32"]]
+    "extra",
+    [
+        [],
+        ["--ensemble", "2", "--runtime", "torch"],
+        ["--training", "{model: d2a2-lite, channels: 8, blocks: 1}", "--crop", "32"],
+    ],
 )
+@pytest.mark.slow
 def test_benchmark_measures_and_tabulates(tiny, capsys, extra):
     arguments = ["benchmark", "--size", "64x48", "--frames", "2", "--weights", str(tiny), "--device", "cpu"]
     assert main([*arguments, *extra]) == 0

@@ -55,6 +55,7 @@ def test_scenes_depend_on_seed_and_number_alone(tmp_path):
     assert all(first[name] != third[name] for name in first)
 
 
+@pytest.mark.slow
 def test_several_processes_make_the_same_folder(tmp_path):
     settings = Settings("shapes", BLOCK + 3, (40, 40), seed=1)
     assert generate(settings, tmp_path / "one") == BLOCK + 3
@@ -62,6 +63,7 @@ def test_several_processes_make_the_same_folder(tmp_path):
     assert content(tmp_path / "one") == content(tmp_path / "two")
 
 
+@pytest.mark.slow
 def test_after_a_kill_no_half_scene_counts_and_the_rest_is_made(tmp_path):
     settings = Settings("shapes", 20, (128, 96), seed=8)
     killed = tmp_path / "killed"
@@ -82,6 +84,7 @@ def test_after_a_kill_no_half_scene_counts_and_the_rest_is_made(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's /proc to see the workers")
+@pytest.mark.slow
 def test_workers_end_with_the_process_that_started_them(tmp_path):
     """Else they would go on writing, beside those of the same command when it is started again."""
     settings = Settings("shapes", 2 * BLOCK, (640, 480), seed=8)

@@ -23,6 +23,7 @@ def method_or_skip(name: str):
     return get_method(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_agrees_with_an_independent_run(name, shared):
     """RMSE and MAE within 0.1 % on images of the three sets at each scale (most agree in all 4 published digits)."""

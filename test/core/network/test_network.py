@@ -185,6 +185,7 @@ def test_lite_takes_features_of_odd_sizes(size):
         assert model(torch.rand(1, 3, *size), torch.rand(1, 1, size[0] // 4, size[1] // 4)).shape == (1, 1, *size)
 
 
+@pytest.mark.slow
 def test_lite_learns_to_look_at_the_guide():
     """Compact weights once shipped whose guide branch had died (all of its ReLUs below zero) without any test noticing."""
     torch.manual_seed(0)
@@ -290,6 +291,7 @@ def test_weights_whose_alignment_was_lost_can_do_without_it():
         assert stage.mfa.fuse.weight.grad[:, 8:].abs().max() > 0
 
 
+@pytest.mark.slow
 def test_lite_with_trust_begins_as_the_one_without_and_learns_what_it_is_worth():
     """Holes of LR hold nonsense: whoever is told where they are can do without it."""
     torch.manual_seed(0)

@@ -298,6 +298,7 @@ def test_a_damaged_file_is_an_error(weights):
         load_int8(weights)
 
 
+@pytest.mark.slow
 def test_command_measures_and_says_where_it_wrote(weights, capsys):
     options = ["int8", "--weights", str(weights), "--images", "2", "--held-out", "0"]
     assert main(options) == 0

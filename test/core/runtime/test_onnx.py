@@ -26,8 +26,9 @@ def weights(path, **options):
     return path
 
 
-@pytest.mark.parametrize("trust", [False, True], ids=["plain", "trust"])
-@pytest.mark.parametrize("size", [(32, 48), (30, 41)], ids=str)  # the second is padded to whole cells
+# The second size is padded to whole cells.
+@pytest.mark.slow
+@pytest.mark.parametrize(("trust", "size"), [(False, (32, 48)), (True, (30, 41))], ids=["plain", "trust, padded"])
 def test_the_file_gives_the_same_depth(tmp_path, trust, size):
     source = weights(tmp_path / "w.safetensors", trust=trust)
     assert (
@@ -57,6 +58,7 @@ def test_the_file_gives_the_same_depth(tmp_path, trust, size):
     assert result.scale == 4
 
 
+@pytest.mark.slow
 def test_a_head_goes_along_and_other_sizes_are_named(tmp_path):
     source = weights(tmp_path / "w.safetensors")
     save_sigma_head(SIGMA.path(source), SigmaHead(), {"weights_sha256": sha256(source)})

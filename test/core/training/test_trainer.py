@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +34,10 @@ TINY = {
 }  # fmt: skip
 
 
+# For runs whose losses alone are looked at.
+UNCHECKED = {"validate_every": 1000, "save_every": 1000}
+
+
 def tiny(**changes):
     return make_config(overrides=TINY | changes)
 
@@ -59,19 +62,34 @@ def command(config, folder, tmp_path):
     ]
 
 
+# The command, killed as by kill -9 within its seventh step.
+KILLED = """
+import os, signal, sys
+from d2a2_core.cli import main
+from d2a2_core.training.trainer import Trainer
+step = Trainer._train_step
+def killed(self, *arguments):
+    loss = step(self, *arguments)
+    if self.step == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return loss
+Trainer._train_step = killed
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
 def test_killed_and_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path):
-    config = tiny(steps=40, validate_every=20)
+    # The curve has a row of step 6 then, which the state of step 4 knows nothing of.
+    config = tiny(steps=12, validate_every=6, save_every=4)
     train(config, tmp_path / "whole", quiet=True)
     killed = tmp_path / "killed"
-    process = subprocess.Popen(command(config, killed, tmp_path), stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (killed / "state.pt").exists() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    stopped_at = torch.load(killed / "state.pt", weights_only=True)["step"]
-    assert 0 < stopped_at < 40, "the run was to be killed in its middle"
-    assert subprocess.run(command(config, killed, tmp_path), stdout=subprocess.DEVNULL).returncode == 0
+    start = [sys.executable, "-c", KILLED, *command(config, killed, tmp_path)[3:]]
+    assert subprocess.run(start, stdout=subprocess.DEVNULL).returncode == -signal.SIGKILL
+    assert torch.load(killed / "state.pt", weights_only=True)["step"] == 4
+    assert curve(killed)[-1]["step"] == "6"
+    # This process's random numbers are those after the whole run: going on must not depend on them.
+    train(config, killed, quiet=True)
     assert curve(killed) == curve(tmp_path / "whole")
     a, b = (load_weights(f / "last.safetensors").state_dict() for f in (killed, tmp_path / "whole"))
     assert all(torch.equal(a[k], b[k]) for k in a)
@@ -98,6 +116,7 @@ def run_two(config, tmp_path):
         assert code == 0, f"{code}: {stderr.read()}"
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_same_network_as_one(tmp_path):
     # Averages differ from one process only by rounding and by BatchNorm, which sees half a batch: no gate, no BatchNorm.
     model = {"model": "d2a2", "channels": 8, "blocks": 1, "scale": 4, "gated": False}
@@ -108,12 +127,16 @@ def test_two_processes_train_the_same_network_as_one(tmp_path):
     assert max(float((one[k] - two[k]).abs().max()) for k in one) < 1e-4
 
 
+@pytest.mark.slow
 def test_loss_falls_on_generated_data(tmp_path):
-    train(tiny(steps=60, log_every=5, schedule="fixed", misalign=0.0, range_jitter=0.0), tmp_path, quiet=True)
+    train(
+        tiny(steps=60, log_every=5, schedule="fixed", misalign=0.0, range_jitter=0.0, **UNCHECKED), tmp_path, quiet=True
+    )
     losses = [float(r["loss"]) for r in curve(tmp_path)]
     assert np.mean(losses[-4:]) < 0.7 * losses[0]
 
 
+@pytest.mark.slow
 def test_measured_share_is_a_share_of_the_loss(tmp_path):
     losses = []
     for share in (0.0, 0.5, 1.0):
@@ -125,11 +148,13 @@ def test_measured_share_is_a_share_of_the_loss(tmp_path):
     assert abs(everywhere - measured) > 1e-3
 
 
+@pytest.mark.slow
 def test_a_teacher_alone_is_learnt_from(tmp_path):
     """With a share of 1 the truth does not count: weights that start as the teacher stay, but for what depends on the view."""
-    train(tiny(steps=40, scales=[4]), tmp_path / "before", quiet=True)
+    train(tiny(steps=40, scales=[4], **UNCHECKED), tmp_path / "before", quiet=True)
     weights = str(tmp_path / "before/last.safetensors")
     start = {"init": weights, "scales": [4], "steps": 4, "lr": 0.0, "warmup": 0, "schedule": "fixed", "log_every": 1}
+    start |= UNCHECKED
     losses = {}
     for name, changes in {
         "truth": {},
@@ -166,6 +191,7 @@ def test_a_run_leaves_what_is_needed_to_repeat_it(tmp_path):
     assert {"loss", "val_rmse", "bicubic_rmse"} <= set(curve(tmp_path)[-1])
 
 
+@pytest.mark.slow
 def test_the_curve_tells_whether_the_guide_is_looked_at(tmp_path, monkeypatch):
     train(tiny(steps=6), tmp_path / "looks", quiet=True)
     row = curve(tmp_path / "looks")[-1]
@@ -177,6 +203,7 @@ def test_the_curve_tells_whether_the_guide_is_looked_at(tmp_path, monkeypatch):
     assert row["val_rmse"] == row["unguided_rmse"]
 
 
+@pytest.mark.slow
 def test_the_curve_tells_whether_colour_is_aligned(tmp_path, monkeypatch):
     train(tiny(steps=6), tmp_path / "aligns", quiet=True)
     row = curve(tmp_path / "aligns")[-1]
@@ -298,6 +325,7 @@ def test_warm_start_of_a_network_with_trust_from_one_without(tmp_path):
         Trainer(tiny(model=model, scales=[4], init=str(tmp_path / "told/last.safetensors")), tmp_path / "x", quiet=True)
 
 
+@pytest.mark.slow
 def test_warm_start_of_bounded_alignment_from_an_unbounded_one(tmp_path):
     model = {"model": "d2a2-lite", "channels": 8, "blocks": 1, "groups": 4, "context": [8, 8], "detail": 8}
     weights = train(tiny(steps=2, model=model, scales=[4]), tmp_path / "before", quiet=True)
