@@ -75,6 +75,6 @@ class Installed:
         """Launches with probes for executables; returns what each of them saw."""
         probes = [self.executable(name, PROBE) for name in ("upsample_node", "recording_player")]
         process = self.start(file, *arguments, **environment)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=120)
         assert process.returncode == 0, output
         return {p.name: json.loads(f.read_text()) for p in probes if (f := p.with_suffix(".json")).exists()}

@@ -140,7 +140,7 @@ class Bench:
             "depth/image_raw", image(depth, "32FC1" if depth.dtype == np.float32 else "16UC1", stamp + offset, "d")
         )
 
-    def wait(self, condition, seconds=20.0):
+    def wait(self, condition, seconds=60.0):
         """Waits for a condition, and fails if it does not come true."""
         deadline = time.monotonic() + seconds
         while not condition():

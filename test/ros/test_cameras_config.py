@@ -143,6 +143,6 @@ class TestLaunch:
 
     def test_unknown_camera_stops_the_launch(self, installed):
         process = installed.start("d2a2.launch.py", "camera:=kodak")
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=120)
         assert process.returncode == 1
         assert "camera must be one of azure_kinect," in output

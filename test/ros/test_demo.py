@@ -37,7 +37,7 @@ sys.exit(demo.main())
 def run_demo(folder, out, weights):
     return subprocess.run(
         [sys.executable, "-c", DEMO, "--recording", folder, "--out", out, "--weights", weights, "--rate", "2"],
-        capture_output=True, text=True, timeout=180,
+        capture_output=True, text=True, timeout=400,
     )  # fmt: skip
 
 

@@ -107,7 +107,7 @@ def test_unusable_params_file_stops_the_launch(installed, tmp_path, content, mes
     if content is not None:
         params.write_text(content)
     process = installed.start("d2a2.launch.py", f"params_file:={params}")
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == 1
     assert message in output
     assert str(params) in output
@@ -145,14 +145,14 @@ def test_demo_passes_pairs(installed, tmp_path, repo, tiny_weights):
         depth = _first_depth(f"{namespace}/depth_upsampled/image_raw", process)
     finally:
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=60)
     assert depth is not None, output
     assert (depth.width, depth.height, depth.encoding) == (64, 48, "32FC1")
     assert process.returncode == 0, output
     assert "has died" not in output
 
 
-def _first_depth(topic: str, process: subprocess.Popen, patience: float = 60.0):
+def _first_depth(topic: str, process: subprocess.Popen, patience: float = 120.0):
     from rclpy.executors import SingleThreadedExecutor
     from sensor_msgs.msg import Image
 

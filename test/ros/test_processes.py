@@ -20,7 +20,7 @@ def start(module, *parameters):
     )  # fmt: skip
 
 
-def output(process, seconds=60):
+def output(process, seconds=120):
     out, _ = process.communicate(timeout=seconds)
     return out
 
@@ -119,7 +119,7 @@ def test_player_publishes_every_frame_once_as_four_topics(ros, recording):
     process = start(
         "recording_player", f"recording:={recording}", "loop:=false", "wait_for_subscribers:=true", "first_pause:=1.0"
     )
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not all(len(m) == 3 for m in got.values()):
         executor.spin_once(timeout_sec=0.1)
     assert process.wait(30) == 0, output(process)
@@ -151,14 +151,14 @@ def test_wrong_parameters_file_ends_with_a_message(tmp_path):
 
 
 def test_two_interrupts_in_mid_frame_end_the_node_within_seconds(tiny_weights, tmp_path):
-    """The worker is busy for a minute, as with a large network on a small machine."""
+    """The worker is busy for ten minutes, as with a large network on a small machine."""
     (tmp_path / "slow.py").write_text(
         "import sys, time, threading\n"
         "from d2a2_ros import node\n"
         "class Slow(node.UpsampleNode):\n"
         "    def __init__(self):\n"
         "        super().__init__()\n"
-        "        self._worker._work = lambda item: time.sleep(60)\n"
+        "        self._worker._work = lambda item: time.sleep(600)\n"
         "        self._worker.put(object())\n"
         "        time.sleep(0.3)\n"
         "        print('computing', flush=True)\n"
@@ -175,7 +175,7 @@ def test_two_interrupts_in_mid_frame_end_the_node_within_seconds(tiny_weights, t
     process.send_signal(signal.SIGINT)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
     assert "Traceback" not in process.stdout.read()
 
 
