@@ -181,6 +181,7 @@ def test_a_teachers_target_is_the_mean_of_its_answers_where_there_is_a_truth(tmp
     torch.testing.assert_close(target, expected, equal_nan=True)
 
 
+@pytest.mark.slow
 def test_a_run_leaves_what_is_needed_to_repeat_it(tmp_path):
     config = tiny(steps=6)
     best = train(config, tmp_path, quiet=True)
@@ -310,6 +311,7 @@ def test_warm_start_from_another_scale(tmp_path):
     assert all(torch.equal(start[k], state[k]) for k in state)
 
 
+@pytest.mark.slow
 def test_warm_start_of_a_network_with_trust_from_one_without(tmp_path):
     model = {"model": "d2a2-lite", "channels": 8, "blocks": 1, "groups": 4, "context": [8, 8], "detail": 8}
     weights = train(tiny(steps=2, model=model, scales=[4], sensor=1.0), tmp_path / "plain", quiet=True)
@@ -349,6 +351,7 @@ def test_warm_start_of_bounded_alignment_from_an_unbounded_one(tmp_path):
     assert all(torch.equal(after[k], before[k]) for k in before if ".dda." not in k)
 
 
+@pytest.mark.slow
 def test_authors_of_models_are_credited_in_the_weights(tmp_path):
     for name, licence in (("free", "CC0"), ("a", "CC-BY-3.0"), ("b", "CC-BY-3.0")):
         generate(Settings("shapes", 8, (64, 48), seed=1), tmp_path / name)
