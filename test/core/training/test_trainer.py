@@ -151,7 +151,7 @@ def test_measured_share_is_a_share_of_the_loss(tmp_path):
 @pytest.mark.slow
 def test_a_teacher_alone_is_learnt_from(tmp_path):
     """With a share of 1 the truth does not count: weights that start as the teacher stay, but for what depends on the view."""
-    train(tiny(steps=40, scales=[4], **UNCHECKED), tmp_path / "before", quiet=True)
+    train(tiny(steps=16, lr=3e-3, scales=[4], **UNCHECKED), tmp_path / "before", quiet=True)
     weights = str(tmp_path / "before/last.safetensors")
     start = {"init": weights, "scales": [4], "steps": 4, "lr": 0.0, "warmup": 0, "schedule": "fixed", "log_every": 1}
     start |= UNCHECKED
