@@ -131,6 +131,7 @@ def test_journal_keeps_other_processes_out_and_notices_damage(tmp_path):
 
 
 @storages
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_bag(tmp_path, storage):
     def peak(count):
         """MiB that Python takes at most."""

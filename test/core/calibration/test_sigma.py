@@ -127,6 +127,7 @@ def test_sizes_that_do_not_belong_together():
 # -- training ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_training_finds_known_noise():
     """Gaussian errors: 68 % are below 0.994 standard deviations, for each of several noises the head has not seen."""
     rng = np.random.default_rng(3)

@@ -81,6 +81,7 @@ def test_upsample_takes_an_offset_out(tmp_path, tiny):
 @pytest.mark.parametrize(
     ("scale", "middlebury", "lu"), [(4, 2.5807, 2.9746), (8, 4.4386, 5.8189), (16, 6.8463, 9.5366)]
 )
+@pytest.mark.slow
 def test_bicubic_reproduces_the_known_figures(shared, tmp_path, scale, middlebury, lu):
     for dataset, expected in (("middlebury", middlebury), ("lu", lu)):
         path = tmp_path / f"{dataset}.csv"
@@ -91,6 +92,7 @@ def test_bicubic_reproduces_the_known_figures(shared, tmp_path, scale, middlebur
         assert np.mean([float(r["rmse"]) for r in rows]) == pytest.approx(expected, abs=1.01e-4)
 
 
+@pytest.mark.slow
 def test_evaluate_and_report_of_weights(shared, tmp_path, tiny):
     run = tmp_path / "run"
     arguments = ["evaluate", "--dataset", "lu", "--root", shared / "data/benchmark_dev", "--scale", "8"]

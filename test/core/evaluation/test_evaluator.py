@@ -48,6 +48,7 @@ BICUBIC = {
 
 
 @pytest.mark.parametrize("dataset", BICUBIC)
+@pytest.mark.slow
 def test_bicubic_gives_the_published_figures(dataset, shared):
     samples = open_dataset(dataset, shared / "data/benchmark_dev")
     for scale, expected in zip((4, 8, 16), BICUBIC[dataset], strict=True):

@@ -151,7 +151,7 @@ def test_measured_share_is_a_share_of_the_loss(tmp_path):
 @pytest.mark.slow
 def test_a_teacher_alone_is_learnt_from(tmp_path):
     """With a share of 1 the truth does not count: weights that start as the teacher stay, but for what depends on the view."""
-    train(tiny(steps=40, scales=[4], **UNCHECKED), tmp_path / "before", quiet=True)
+    train(tiny(steps=16, lr=3e-3, scales=[4], **UNCHECKED), tmp_path / "before", quiet=True)
     weights = str(tmp_path / "before/last.safetensors")
     start = {"init": weights, "scales": [4], "steps": 4, "lr": 0.0, "warmup": 0, "schedule": "fixed", "log_every": 1}
     start |= UNCHECKED
@@ -181,6 +181,7 @@ def test_a_teachers_target_is_the_mean_of_its_answers_where_there_is_a_truth(tmp
     torch.testing.assert_close(target, expected, equal_nan=True)
 
 
+@pytest.mark.slow
 def test_a_run_leaves_what_is_needed_to_repeat_it(tmp_path):
     config = tiny(steps=6)
     best = train(config, tmp_path, quiet=True)
@@ -342,6 +343,7 @@ def test_warm_start_from_another_scale(tmp_path):
     assert all(torch.equal(start[k], state[k]) for k in state)
 
 
+@pytest.mark.slow
 def test_warm_start_of_a_network_with_trust_from_one_without(tmp_path):
     model = {"model": "d2a2-lite", "channels": 8, "blocks": 1, "groups": 4, "context": [8, 8], "detail": 8}
     weights = train(tiny(steps=2, model=model, scales=[4], sensor=1.0), tmp_path / "plain", quiet=True)
@@ -381,6 +383,7 @@ def test_warm_start_of_bounded_alignment_from_an_unbounded_one(tmp_path):
     assert all(torch.equal(after[k], before[k]) for k in before if ".dda." not in k)
 
 
+@pytest.mark.slow
 def test_authors_of_models_are_credited_in_the_weights(tmp_path):
     for name, licence in (("free", "CC0"), ("a", "CC-BY-3.0"), ("b", "CC-BY-3.0")):
         generate(Settings("shapes", 8, (64, 48), seed=1), tmp_path / name)

@@ -47,6 +47,7 @@ def shapes(scale):
 
 @pytest.mark.parametrize("scale", [8, 16])
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
 def test_looks_at_the_guide(name, scale):
     """With the colours of another scene the error must be clearly larger: weights that ignore them once went unnoticed."""
     batch = shapes(scale)
@@ -74,6 +75,7 @@ def test_beats_bicubic_by_30_percent_on_middlebury(shared, scale, range_mode):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("-sensor")])
+@pytest.mark.slow
 def test_sensor_weights_beat_bicubic_on_a_noisy_sensor_with_holes(repo, name):
     recording = Recording(repo / "sample_recording")
     upsampler = DepthUpsampler.from_pretrained(name, device="cpu")
