@@ -11,8 +11,8 @@ rclpy = pytest.importorskip(
     "rclpy", reason="needs rclpy (make venv installs it from PyPI; on a ROS machine source ROS)"
 )
 
-from d2a2_ros.parameter_table import SPECS
-from d2a2_ros.parameters import NodeParameters
+from d2a2_ros.parameter_table import SPECS  # noqa: E402
+from d2a2_ros.parameters import NodeParameters  # noqa: E402
 
 FOLDER = Path(__file__).resolve().parents[2] / "config" / "cameras"
 CAMERAS = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != "topics")
