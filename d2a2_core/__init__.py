@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from d2a2_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from d2a2_core.depth.provenance import Provenance
@@ -23,19 +24,16 @@ __all__ = [
     "load_official_checkpoint",
 ]
 
-_HOMES = {
-    "D2A2": "network",
-    "D2A2Lite": "network",
-    "DepthUpsampler": "upsampler",
-    "Provenance": "depth.provenance",
-    "UpsampledDepth": "upsampler",
-    "WeightsError": "weights",
-    "load_official_checkpoint": "weights",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first used: `d2a2 --help` must not wait for PyTorch."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+# `d2a2 --help` must not wait for PyTorch.
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "D2A2": "network",
+        "D2A2Lite": "network",
+        "DepthUpsampler": "upsampler",
+        "Provenance": "depth.provenance",
+        "UpsampledDepth": "upsampler",
+        "WeightsError": "weights",
+        "load_official_checkpoint": "weights",
+    },
+)

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 
 class CodedError(ValueError):
-    """A ValueError with a stable ``code`` for diagnostics and tests; its wording may change."""
+    """A ValueError with a stable code for diagnostics and tests; its wording may change.
 
-    def __init__(self, code: str, message: str) -> None:
+    Attributes:
+        code: Names the cause, for instance "color_encoding".
+        detail: Tells causes of the same code apart, for instance the encoding; for whoever reports each cause once.
+    """
+
+    def __init__(self, code: str, message: str, detail: str = "") -> None:
         super().__init__(message)
-        self.code = code
+        self.code, self.detail = code, detail
 
 
-def error_code(error: BaseException) -> str:
-    """The code of an error: its own, or the name of its type where it has none."""
-    return getattr(error, "code", type(error).__name__)
+def error_code(error: BaseException) -> tuple[str, str]:
+    """Returns code and detail of an error; where it has none, the name of its type and the start of its message."""
+    if isinstance(error, CodedError):
+        return error.code, error.detail
+    return type(error).__name__, str(error)[:40]

@@ -109,8 +109,8 @@ class Host(Protocol):
         """A std_msgs/Header."""
         ...
 
-    def report(self, code: str, message: str) -> None:
-        """Tells a warning; the code is the same for all warnings with the same cause."""
+    def report(self, code: str, message: str, detail: str = "") -> None:
+        """Tells a warning. Ones with the same code and detail have the same cause, and need not be told again and again."""
         ...
 
     def inform(self, message: str) -> None:
@@ -231,7 +231,7 @@ class Stream:
         header = self._host.header(stamp, options.output_frame or frames[0])
         info, camera = self._camera("color", pair.color_info, color.shape[:2], header, options)
         _, depth_camera = self._camera("depth", pair.depth_info, depth.shape, header, options)
-        if info is None:
+        if pair.color_info is None:
             self._host.report(
                 "no_color_info",
                 f"no camera info on {self.topics.color_info or 'any topic beside the colour image'}: depth comes without camera "
@@ -241,7 +241,8 @@ class Stream:
         extrinsics = None if by_hand else self._host.extrinsics(*frames)
         result = self.engine.process(CameraPair(color, depth, camera, depth_camera, extrinsics, *frames), sigma)
         self._note_result(result, frames)
-        if info is not None and result.camera is not None and result.camera != camera:
+        rectified = self.engine.settings.output_geometry == "rectified"
+        if info is not None and result.camera is not None and (rectified or result.camera != camera):
             info = info_with_camera(info, result.camera)
         self.last_stamp = stamp
         return StreamResult(header, stamp, result, info)
@@ -251,7 +252,7 @@ class Stream:
         try:
             return reader(msg)
         except FrameError as error:
-            raise FrameError(f"{which}_{error.code}", f"{_WORDS[which]}: {error}") from error
+            raise FrameError(f"{which}_{error.code}", f"{_WORDS[which]}: {error}", error.detail) from error
 
     def _camera(
         self, which: str, info: Any | None, size: tuple[int, ...], header: Any, options: StreamOptions
@@ -289,6 +290,7 @@ class Stream:
                 "sizes",
                 f"image sizes changed from colour {cw}x{ch}, depth {dw}x{dh} to colour {color[1]}x{color[0]}, depth "
                 f"{depth[1]}x{depth[0]}; going on with the new ones",
+                f"{color} {depth}",
             )
         self._sizes = (color, depth)
 

@@ -28,7 +28,7 @@ class Problem:
 
 
 class Reporter:
-    """Reports each code at once, and again at most every ``period`` seconds, with the number of times in between."""
+    """Reports each cause at once, and again at most every ``period`` seconds, with the number of times in between."""
 
     def __init__(
         self, logger: RcutilsLogger, period: float = 30.0, clock: Callable[[], float] = time.monotonic
@@ -38,15 +38,15 @@ class Reporter:
         self._held_back: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def report(self, code: str, message: str) -> None:
-        """Logs ``message`` as a warning, unless the same code was reported within the period."""
+    def report(self, cause: str, message: str) -> None:
+        """Logs ``message`` as a warning, unless the same cause was reported within the period."""
         with self._lock:
             now = self._clock()
-            if now - self._last.get(code, -np.inf) < self._period:
-                self._held_back[code] += 1
+            if now - self._last.get(cause, -np.inf) < self._period:
+                self._held_back[cause] += 1
                 return
-            self._last[code] = now
-            again = self._held_back.pop(code, 0)
+            self._last[cause] = now
+            again = self._held_back.pop(cause, 0)
         self._logger.warning(message + (f" ({again} more since the last report)" if again else ""))
 
 

@@ -98,6 +98,7 @@ def _through_cv_bridge(msg: Image, desired: str) -> np.ndarray:
             "encoding",
             f"colour encoding {msg.encoding!r} needs cv_bridge, which does not import here ({error}); let the driver "
             f"publish one of {', '.join(COLOR_ENCODINGS)}",
+            msg.encoding,
         ) from error
     try:
         return CvBridge().imgmsg_to_cv2(msg, desired)
@@ -106,4 +107,5 @@ def _through_cv_bridge(msg: Image, desired: str) -> np.ndarray:
             "encoding",
             f"colour encoding {msg.encoding!r} cannot be converted to {desired} ({error}); let the driver publish one of "
             f"{', '.join(COLOR_ENCODINGS)}",
+            msg.encoding,
         ) from error

@@ -248,9 +248,9 @@ class UpsampleNode(Node):
         """A header for the outputs."""
         return Header(stamp=Time(nanoseconds=stamp_ns).to_msg(), frame_id=frame_id)
 
-    def report(self, code: str, message: str) -> None:
-        """Logs a warning, each code at most every 30 seconds."""
-        self.reporter.report(code, message)
+    def report(self, code: str, message: str, detail: str = "") -> None:
+        """Logs a warning, those of the same code and detail at most every 30 seconds."""
+        self.reporter.report(f"{code} {detail}", message)
 
     def inform(self, message: str) -> None:
         """Logs what is no fault."""
@@ -260,7 +260,7 @@ class UpsampleNode(Node):
 
     def _skip(self, error: ValueError) -> None:
         """Counts and reports a pair that cannot be used."""
-        code, message = error_code(error), str(error)
+        (code, detail), message = error_code(error), str(error)
         if code == "stale":
             self.statistics.count("stale")
             self.statistics.fault = Problem(code, message)
@@ -268,12 +268,12 @@ class UpsampleNode(Node):
             return
         if code == "no_extrinsics" and self.transforms.blind:
             message += " (TF cannot be asked here, because Python's tf2_ros (package tf2_ros_py) does not import)"
-        self._unusable(code, message)
+        self._unusable(code, message, detail)
 
-    def _unusable(self, code: str, message: str) -> None:
+    def _unusable(self, code: str, message: str, detail: str = "") -> None:
         self.statistics.count("unusable")
         self.statistics.fault = Problem(code, message)
-        self.report(code, f"skipped a pair: {message}")
+        self.report(code, f"skipped a pair: {message}", detail)
 
     def _on_error(self, error: BaseException) -> None:
         """An error that nothing foresaw: the pair is lost, the node lives on."""

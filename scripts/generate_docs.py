@@ -108,9 +108,9 @@ def _replace(page: str, name: str, table: str) -> str:
 
 #: File, from the repository's root: what turns its text into the text it should have.
 GENERATED: dict[str, Callable[[str], str]] = {
+    "docs/training.md": training_page,
     "config/default.yaml": default_yaml,
     "docs/topics.md": topics_page,
-    "docs/training.md": training_page,
 }
 
 

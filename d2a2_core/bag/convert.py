@@ -118,7 +118,7 @@ def _compute(
 
 def _count(summary: Summary, head: dict) -> None:
     if head["code"]:
-        summary.skip(head["code"], head["message"])
+        summary.skip(head["code"], head["message"], head["detail"])
     else:
         summary.written += 1
         summary.last_stamp = head["stamp"]

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from d2a2_core.bag.storage import BagError
+from d2a2_core.geometry import Extrinsics
 from d2a2_core.stream import StreamOptions
 
 
@@ -47,13 +48,18 @@ class BagOptions(StreamOptions):
             raise BagError(str(error)) from error
         if not (self.slop >= 0 and self.queue_size >= 1):
             raise BagError(f"expected slop >= 0 and queue_size >= 1, got {self.slop} and {self.queue_size}")
+        if self.extrinsics is not None:
+            try:
+                Extrinsics.from_values(list(self.extrinsics))
+            except ValueError as error:
+                raise BagError(f"extrinsics cannot be used: {error}") from error
         if not self.prefix.startswith("/"):
             raise BagError(f"prefix must start with '/', got {self.prefix!r}")
 
 
 @dataclass
 class Summary:
-    """What happened. ``skipped`` counts pairs and images that could not be used, by code, with one message each."""
+    """What happened. ``skipped`` counts pairs and images that could not be used, by code and detail, with one message each."""
 
     pairs: int = 0
     written: int = 0
@@ -63,21 +69,22 @@ class Summary:
     skipped: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    warned: set[str] = field(default_factory=set)
+    warned: set[tuple[str, str]] = field(default_factory=set)
     last_stamp: int | None = None
 
-    def skip(self, code: str, message: str) -> None:
+    def skip(self, code: str, message: str, detail: str = "") -> None:
         """Counts one more."""
-        self.skipped[code] += 1
-        self.examples.setdefault(code, message)
+        cause = f"{code} {detail}".strip()
+        self.skipped[cause] += 1
+        self.examples.setdefault(cause, message)
 
     def note(self, text: str) -> None:
         """Keeps a remark for the user, once."""
         if text not in self.notes:
             self.notes.append(text)
 
-    def warn(self, code: str, message: str) -> None:
-        """Keeps the first warning of each code."""
-        if code not in self.warned:
-            self.warned.add(code)
+    def warn(self, code: str, message: str, detail: str = "") -> None:
+        """Keeps the first warning of each code and detail."""
+        if (code, detail) not in self.warned:
+            self.warned.add((code, detail))
             self.note(message)

@@ -67,7 +67,7 @@ class PairConverter:
             infos: Serialised camera infos of both, or None.
         """
         stamp = msgs.stamp_ns(depth if self._options.stamp_source == "depth" else color)
-        head = {"stamp": stamp, "code": "", "message": ""}
+        head = {"stamp": stamp, "code": "", "detail": "", "message": ""}
         try:
             pair = PairMessages(
                 self._image("color", color, self._types[0]),
@@ -77,7 +77,8 @@ class PairConverter:
             )
             result = self.stream.process(pair, self._options)
         except ValueError as error:
-            return head | {"code": error_code(error), "message": str(error)}, []
+            code, detail = error_code(error)
+            return head | {"code": code, "detail": detail, "message": str(error)}, []
         wanted = result.outputs(self._options, lambda name: name != "points" or self._options.cloud)
         return head, [(name, _serialised(payload, result.header)) for name, payload in wanted]
 
@@ -87,13 +88,14 @@ class PairConverter:
             return msgs.deserialize(raw, msgtype)
         except FrameError as error:
             said = "colour" if which == "color" else which
-            raise FrameError(f"{which}_{error.code}", f"{said}: {error}") from error
+            raise FrameError(f"{which}_{error.code}", f"{said}: {error}", error.detail) from error
 
     def _info(self, which: str, raw: bytes | None) -> Any | None:
         try:
             return None if raw is None else msgs.deserialize(raw, INFO)
         except FrameError as error:
-            self._host.report(f"{which}_info_{error.code}", f"{which} camera info: {error}")
+            said = "colour" if which == "color" else which
+            self._host.report(f"{which}_info_{error.code}", f"{said} camera info: {error}")
             return None
 
 

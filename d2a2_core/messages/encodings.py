@@ -83,11 +83,13 @@ def color_array(msg: Any, convert: Callable[[Any, str], np.ndarray] | None = Non
         raise FrameError(
             "encoding",
             f"the colour topic carries encoding {msg.encoding!r}, which is depth; are the two topics swapped?",
+            msg.encoding,
         )
     if convert is None:
         raise FrameError(
             "encoding",
             f"colour encoding {msg.encoding!r} is not supported; expected one of {', '.join(COLOR_ENCODINGS)}",
+            msg.encoding,
         )
     return convert(msg, "rgb8")
 
@@ -103,6 +105,7 @@ def depth_array(msg: Any) -> np.ndarray:
         raise FrameError(
             "encoding",
             f"the depth topic carries encoding {msg.encoding!r}; expected one of {', '.join(DEPTH_ENCODINGS)}{hint}",
+            msg.encoding,
         )
     return _metres(view(msg))
 
@@ -117,6 +120,7 @@ def compressed_color_array(msg: Any) -> np.ndarray:
         raise FrameError(
             "format",
             f"the colour topic carries format {msg.format!r}, which is depth; are the two topics swapped?",
+            msg.format,
         )
     return np.asarray(_decoded(msg.data, "colour").convert("RGB"))
 
@@ -135,7 +139,9 @@ def compressed_depth_array(msg: Any) -> np.ndarray:
     data = bytes(memoryview(msg.data))
     if "jpeg" in transport or "jpg" in transport:
         raise FrameError(
-            "format", f"depth format {msg.format!r} is not supported; expected compressedDepth with PNG or RVL"
+            "format",
+            f"depth format {msg.format!r} is not supported; expected compressedDepth with PNG or RVL",
+            msg.format,
         )
     quantisation = (0.0, 0.0)
     if is_compressed_depth(msg.format):
@@ -148,7 +154,9 @@ def compressed_depth_array(msg: Any) -> np.ndarray:
     )
     if pixels.ndim != 2 or pixels.dtype not in (np.uint16, np.int32):
         raise FrameError(
-            "format", f"depth of format {msg.format!r} must be a 16-bit grey PNG, got {pixels.dtype}{pixels.shape}"
+            "format",
+            f"depth of format {msg.format!r} must be a 16-bit grey PNG, got {pixels.dtype}{pixels.shape}",
+            msg.format,
         )
     pixels = pixels.astype(np.uint16)
     if encoding != "32FC1":

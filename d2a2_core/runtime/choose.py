@@ -64,7 +64,8 @@ def choose_runtime(
                 chosen = kind.build(model, place, wanted, int8, alone)
                 return chosen if alone else FallbackRuntime(chosen, _reserve(model, chosen))
     reasons = "; ".join(f"{kind.name} needs {lacks(kind, wanted)}" for kind in asked)
-    ways = ["precision 'auto'"] if precision != "auto" else []
+    possible = any(not lacks(kind, other) for kind in asked for other in precisions_to_try("auto", place))
+    ways = ["precision 'auto'"] if possible else []
     ways += [f"runtime {kind.name!r}" for kind in KINDS if not lacks(kind, wanted)]
     raise ValueError(
         f"precision {precision!r} with runtime {runtime!r} on device {str(place)!r} is not possible: {reasons}; use "

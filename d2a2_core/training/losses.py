@@ -19,11 +19,12 @@ def training_loss(prediction: Tensor, batch: dict[str, Tensor], config: TrainCon
     """
     weight = config.l2_weight
     if not config.relative_loss:
-        return reconstruction_loss(prediction, batch["hr"], weight)
-    plain = F.interpolate(batch["lr"], size=batch["hr"].shape[-2:], mode="bicubic", align_corners=False)
-    loss = relative_loss(prediction, plain, batch["hr"], weight)
-    if share := config.measured_share:
-        loss = (1 - share) * loss + share * measured_loss(prediction, plain, batch["hr"], batch["trust"], weight)
+        loss = reconstruction_loss(prediction, batch["hr"], weight)
+    else:
+        plain = F.interpolate(batch["lr"], size=batch["hr"].shape[-2:], mode="bicubic", align_corners=False)
+        loss = relative_loss(prediction, plain, batch["hr"], weight)
+        if share := config.measured_share:
+            loss = (1 - share) * loss + share * measured_loss(prediction, plain, batch["hr"], batch["trust"], weight)
     return loss
 
 

@@ -270,7 +270,11 @@ class Trainer:
             self.scaler.load_state_dict(state["scaler"])
             self.step, self.best, self.losses = state["step"], state["best"], state["losses"]
             if self.averaged is not None:
-                self.averaged.load_state_dict(state["averaged"])
+                averaged = state["averaged"]
+                if "n_averaged" not in averaged:
+                    # Version 0.1.0 kept the bare weights.
+                    averaged = {f"module.{k}": v for k, v in averaged.items()} | {"n_averaged": torch.tensor(1)}
+                self.averaged.load_state_dict(averaged)
             torch.set_rng_state(state["rng"].cpu())
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise TrainingError(

@@ -82,7 +82,7 @@ class Host:
     def header(self, stamp_ns, frame_id):
         return header(stamp_ns, frame_id)
 
-    def report(self, code, message):
+    def report(self, code, message, detail=""):
         self.reports.append((code, message))
 
     def inform(self, message):
@@ -191,6 +191,17 @@ def test_a_rectified_result_has_the_info_of_its_camera():
     out = stream.process(pair(infos=(given, None)), StreamOptions()).info
     assert (list(out.d), out.k[0], out.p[5], out.k[2]) == ([0.0] * 5, 15.0, 16.0, 14.0)
     assert given.d[0] == 0.1
+
+
+def test_a_rectified_output_of_a_lens_without_distortion_has_a_whole_info_too():
+    """Drivers leave P empty; whoever reads the output's info for clouds needs it."""
+    stream, _, _ = make(output_geometry="rectified")
+    given = info(32, 24)
+    given.p = np.zeros(12)
+    given.r = np.diag([1.0, -1.0, -1.0]).ravel()
+    out = stream.process(pair(infos=(given, None)), StreamOptions()).info
+    assert (out.p[0], out.p[5], out.p[2], out.k[0]) == (20.0, 21.0, 16.0, 20.0)
+    np.testing.assert_array_equal(out.r, np.eye(3).ravel())
 
 
 def test_transforms_are_not_asked_for_where_registration_is_off():

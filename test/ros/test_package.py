@@ -183,7 +183,23 @@ def test_readme_names_every_parameter(repo):
     pytest.importorskip("rclpy", reason="the parameter table needs rclpy")
     from d2a2_ros.parameter_table import SPECS
 
-    assert not {spec.name for spec in SPECS} - set(re.findall(r"`(\w+)`", (repo / "README.md").read_text()))
+    missing = {spec.name for spec in SPECS} - set(re.findall(r"`(\w+)`", (repo / "README.md").read_text()))
+    assert not missing, missing
+
+
+def test_every_parameter_has_an_effect(repo):
+    """Each is a setting of the pipeline or of the stream, or the node reads it."""
+    pytest.importorskip("rclpy", reason="the parameter table needs rclpy")
+    from dataclasses import fields
+
+    from d2a2_core.pipeline import PipelineSettings
+    from d2a2_core.stream import StreamOptions
+    from d2a2_ros.parameter_table import SPECS
+
+    passed_on = {f.name for kind in (PipelineSettings, StreamOptions) for f in fields(kind)}
+    read = set(re.findall(r"settings\.(\w+)", (repo / "d2a2_ros" / "node.py").read_text()))
+    without = {spec.name for spec in SPECS} - passed_on - read
+    assert not without, without
 
 
 def test_generator_tells_of_a_page_without_its_marks(repo):
@@ -197,6 +213,11 @@ def test_topics_page_has_every_topic(repo):
     page = (repo / "docs" / "topics.md").read_text()
     tree = ast.parse((repo / "d2a2_ros" / "node.py").read_text())
     strings = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
-    topics = {s for s in strings if re.fullmatch(r"(color|depth|depth_upsampled)/\w+|/diagnostics", s)}
+    topics = {s for s in strings if re.fullmatch(r"(color|depth)/\w+|/diagnostics", s)}
+    # The outputs' topics are made of their names.
+    names = next(
+        n.value.keys for n in tree.body if isinstance(n, ast.Assign) and getattr(n.targets[0], "id", "") == "OUTPUTS"
+    )
+    topics |= {f"depth_upsampled/{name.value}" for name in names}
     assert len(topics) >= 8
     assert not {topic for topic in topics if f"`{topic}`" not in page}

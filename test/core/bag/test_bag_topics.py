@@ -276,6 +276,7 @@ def test_a_rectified_image_is_not_undistorted_again(tmp_path, setting, used):
         {"prefix": "fine"},
         {"points_provenance": "some"},
         {"rectified_input": "all"},
+        {"extrinsics": (0.1, 0, 0, 0, 0, 0, 0)},
     ],
 )
 def test_numbers_that_cannot_be(options):

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from d2a2_core.training.losses import measured_loss, reconstruction_loss, relative_loss
+from d2a2_core.training.config import make_config
+from d2a2_core.training.losses import measured_loss, reconstruction_loss, relative_loss, training_loss
 
 
 def test_reconstruction_loss_known_answer():
@@ -47,3 +48,21 @@ def test_measured_loss_looks_at_measurements_alone_and_gives_doubtful_ones_a_qua
     assert float(nothing.detach()) == 0
     nothing.backward()
     assert (prediction.grad == 0).all()
+
+
+def test_a_runs_settings_choose_and_weigh_its_loss():
+    torch.manual_seed(0)
+    batch = {"hr": torch.rand(2, 1, 16, 16), "lr": torch.rand(2, 1, 4, 4), "trust": torch.ones(2, 1, 4, 4)}
+    batch["trust"][:, :, :2] = 0.5
+    prediction = torch.rand(2, 1, 16, 16)
+    plain = torch.nn.functional.interpolate(batch["lr"], size=(16, 16), mode="bicubic", align_corners=False)
+
+    def loss(**settings):
+        return float(training_loss(prediction, batch, make_config(overrides=settings)))
+
+    assert loss() == pytest.approx(float(reconstruction_loss(prediction, batch["hr"])))
+    assert loss(l2_weight=3.0) == pytest.approx(float(reconstruction_loss(prediction, batch["hr"], 3.0)))
+    relative = float(relative_loss(prediction, plain, batch["hr"]))
+    assert loss(relative_loss=True) == pytest.approx(relative)
+    measured = float(measured_loss(prediction, plain, batch["hr"], batch["trust"]))
+    assert loss(relative_loss=True, measured_share=0.25) == pytest.approx(0.75 * relative + 0.25 * measured)
