@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 pytest.importorskip("rclpy")
-import node_process  # noqa: E402
+import node_process
 
 
 def write_recording(folder, depth_to_color=None):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
-import node_process  # noqa: E402
+import node_process
 
 REPO = Path(__file__).resolve().parents[2]
 

@@ -56,7 +56,8 @@ def pair(size=(32, 48), ratio=4):
     return color, depth
 
 
-# Every size is compiled, for four seconds and more: one that is padded (30, 41) is enough for each way; turned views of a square have its size.
+# Every size is compiled, for four seconds and more: one that is padded, (30, 41), is enough. Turned views of a square have its
+# size.
 @needs_openvino
 @pytest.mark.slow
 @pytest.mark.parametrize(
