@@ -44,9 +44,12 @@ def resolve_backend(backend: str, device: str = "cpu") -> str:
     """
     if backend not in BACKENDS:
         raise ValueError(f"deformable convolution backend must be one of {BACKENDS}, got {backend!r}")
+    # Whether torchvision is there is only known once it is imported, which takes three seconds: not where it is not used.
+    if backend == "native" or (backend == "auto" and device == "cpu"):
+        return "native"
     available = available_backends()
     if backend == "auto":
-        return "torchvision" if device != "cpu" and "torchvision" in available else "native"
+        return "torchvision" if "torchvision" in available else "native"
     if backend not in available:
         raise RuntimeError(
             "backend 'torchvision' was asked for, but torchvision does not import; use 'native' or 'auto'"

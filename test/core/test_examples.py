@@ -27,6 +27,8 @@ def points_of(path):
 )
 def test_upsample_pair(repo, tmp_path, monkeypatch, inputs):
     monkeypatch.chdir(repo)
+    if len(inputs) > 1:  # with OpenVINO once: it takes ten seconds to compile the network
+        monkeypatch.setattr("d2a2_core.runtime.openvino.has_openvino", lambda: False)
     arguments = [*inputs, "--weights", "d2a2-nano-sensor", "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["upsample_pair.py", *arguments])
     runpy.run_path(str(repo / "examples" / "upsample_pair.py"), run_name="__main__")

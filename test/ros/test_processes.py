@@ -1,23 +1,34 @@
-"""The executables as a user starts and ends them."""
+"""The executables as a user starts and ends them; but for one, forked, which saves most of their time."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
+import node_process
+
+REPO = Path(__file__).resolve().parents[2]
 
 
 def start(module, *parameters):
-    arguments = [a for p in parameters for a in ("-p", p)]
+    return node_process.start(module, *ros_arguments(parameters))
+
+
+def start_executable(*parameters):
     return subprocess.Popen(
-        [sys.executable, "-m", f"d2a2_ros.{module}", "--ros-args", *arguments],
+        [sys.executable, REPO / "scripts" / "upsample_node", *ros_arguments(parameters)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
+
+
+def ros_arguments(parameters):
+    return ["--ros-args", *(a for p in parameters for a in ("-p", p))]
 
 
 def output(process, seconds=120):
@@ -27,7 +38,9 @@ def output(process, seconds=120):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_the_node_cleanly(tiny_weights, number):
-    process = start("node", f"weights:={tiny_weights}", "device:=cpu")
+    parameters = (f"weights:={tiny_weights}", "device:=cpu")
+    # One of them from first to last as a user runs it: the interpreter's own end counts.
+    process = start_executable(*parameters) if number == signal.SIGTERM else start("node", *parameters)
     lines = []
     for line in process.stdout:
         lines.append(line)
@@ -138,36 +151,15 @@ def test_player_publishes_every_frame_once_as_four_topics(ros, recording):
 
 def test_wrong_parameters_file_ends_with_a_message(tmp_path):
     (tmp_path / "bad.yaml").write_text("{ this is: [not yaml")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "d2a2_ros.node", "--ros-args", "--params-file", str(tmp_path / "bad.yaml")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    process = node_process.start("node", "--ros-args", "--params-file", str(tmp_path / "bad.yaml"))
     out = output(process)
     assert process.returncode == 1
     assert "upsample_node cannot start" in out
     assert "Traceback" not in out
 
 
-def test_two_interrupts_in_mid_frame_end_the_node_within_seconds(tiny_weights, tmp_path):
-    """The worker is busy for ten minutes, as with a large network on a small machine."""
-    (tmp_path / "slow.py").write_text(
-        "import sys, time, threading\n"
-        "from d2a2_ros import node\n"
-        "class Slow(node.UpsampleNode):\n"
-        "    def __init__(self):\n"
-        "        super().__init__()\n"
-        "        self._worker._work = lambda item: time.sleep(600)\n"
-        "        self._worker.put(object())\n"
-        "        time.sleep(0.3)\n"
-        "        print('computing', flush=True)\n"
-        "sys.exit(node.run('slow', Slow))\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, tmp_path / "slow.py", "--ros-args", "-p", f"weights:={tiny_weights}", "-p", "device:=cpu"],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()},
-    )  # fmt: skip
+def test_two_interrupts_in_mid_frame_end_the_node_within_seconds(tiny_weights):
+    process = node_process.start_slow(*ros_arguments((f"weights:={tiny_weights}", "device:=cpu")))
     for line in process.stdout:
         if "computing" in line:
             break

@@ -56,16 +56,17 @@ def pair(size=(32, 48), ratio=4):
     return color, depth
 
 
-# Every size is compiled, for four seconds and more; turned views of a square have its size.
+# Every size is compiled, for four seconds and more: one that is padded, (30, 41), is enough. Turned views of a square have its
+# size.
 @needs_openvino
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "cases"),
     [
-        pytest.param(lite, [((32, 32), 4, 4), ((30, 41), 4, 1), ((32, 32), 8, 1), ((32, 32), 4, 1)], id="lite"),
+        pytest.param(lite, [((32, 32), 4, 4), ((32, 32), 8, 1), ((32, 32), 4, 1)], id="lite"),
         pytest.param(lambda: lite(trust=True), [((30, 41), 4, 1)], id="trust"),
         pytest.param(lambda: lite(back_projections=1), [((30, 41), 4, 1)], id="back projection"),
-        pytest.param(full, [((30, 41), 4, 1), ((32, 32), 4, 4)], id="full"),
+        pytest.param(full, [((32, 32), 4, 4)], id="full"),
     ],
 )
 def test_gives_the_same_depth(make, cases):
