@@ -14,8 +14,10 @@ export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: demo test quick venv clean
 
-# Two processes, each with half of the cores (test/conftest.py) and a ROS domain of its own (test/ros/conftest.py).
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+# Processes of the tests, each with its share of the cores (test/conftest.py) and a ROS domain of its own (test/ros/conftest.py).
+# Three on two cores: some of them wait for messages. Each takes about a gigabyte.
+WORKERS ?= 3
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 venv: $(STAMP)
 

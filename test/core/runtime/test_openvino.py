@@ -64,8 +64,7 @@ def pair(size=(32, 48), ratio=4):
     ("make", "cases"),
     [
         pytest.param(lite, [((32, 32), 4, 4), ((32, 32), 8, 1), ((32, 32), 4, 1)], id="lite"),
-        pytest.param(lambda: lite(trust=True), [((30, 41), 4, 1)], id="trust"),
-        pytest.param(lambda: lite(back_projections=1), [((30, 41), 4, 1)], id="back projection"),
+        pytest.param(lambda: lite(trust=True, back_projections=1), [((30, 41), 4, 1)], id="trust and back projection"),
         pytest.param(full, [((32, 32), 4, 4)], id="full"),
     ],
 )
