@@ -15,8 +15,8 @@ export OMP_WAIT_POLICY := PASSIVE
 .PHONY: demo test quick venv clean
 
 # Processes of the tests, each with its share of the cores (test/conftest.py) and a ROS domain of its own (test/ros/conftest.py).
-# Three on two cores: some of them wait for messages. Each takes about a gigabyte.
-WORKERS ?= 3
+# On two cores three took no less time than two. Each takes about a gigabyte.
+WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 venv: $(STAMP)

@@ -25,6 +25,7 @@ def points_of(path):
     ],
     ids=("recording", "files"),
 )
+@pytest.mark.slow
 def test_upsample_pair(repo, tmp_path, monkeypatch, inputs):
     monkeypatch.chdir(repo)
     if len(inputs) > 1:  # with OpenVINO once: it takes ten seconds to compile the network

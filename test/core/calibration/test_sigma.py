@@ -215,6 +215,7 @@ def test_heads_are_no_weights():
     assert not [name for name in list_pretrained() if name.endswith("sigma")]
 
 
+@pytest.mark.slow
 def test_command_writes_head_and_plot(tmp_path, weights, capsys):
     plot = tmp_path / "plots" / "reliability.png"
     has_matplotlib = importlib.util.find_spec("matplotlib") is not None

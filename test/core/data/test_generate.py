@@ -254,6 +254,7 @@ def furniture(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["rooms", "clutter"])
+@pytest.mark.slow
 def test_rendered_scenes_are_whole_repeatable_and_credited(tmp_path, furniture, kind):
     settings = Settings(kind, 3, (64, 48), 5, str(furniture))
     generate(settings, tmp_path / "a")

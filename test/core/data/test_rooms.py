@@ -200,6 +200,7 @@ def test_attribution_licences_are_taken_when_asked_for_and_named_with_their_vers
             find_models(tmp_path, wrong)
 
 
+@pytest.mark.slow
 def test_people_and_furniture_to_be_credited_stand_in_rooms_and_leave_the_others_as_they_are(furniture, tmp_path):
     write_archive(
         tmp_path / "people.sh3f", BY, sizes={"male01": (60, 40, 180), "sitMale01": (60, 90, 120)}, category="Characters"
@@ -236,6 +237,7 @@ def test_mesh_is_in_metres_on_the_floor_without_its_glass(furniture):
     np.testing.assert_allclose(mesh.normals[front], np.broadcast_to([0, -1, 0], (front.sum(), 3, 3)), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_room_is_closed_and_repeatable(furniture):
     models = find_models(furniture)
     first, second = (make_room(models, np.random.default_rng(5), theme="living") for _ in range(2))
@@ -248,6 +250,7 @@ def test_room_is_closed_and_repeatable(furniture):
     assert any("couch" in c and "CC0" in c for c in first.credits)
 
 
+@pytest.mark.slow
 def test_furniture_stays_in_the_room_and_does_not_interpenetrate_much(furniture):
     models, pairs = find_models(furniture), 0
     for seed in range(12):
@@ -298,6 +301,7 @@ def test_unknown_theme_and_unfitting_models_are_named(furniture):
         make_room([m for m in models if m.key == "oakChair"], np.random.default_rng(0), theme="kitchen")
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_recording_and_names_what_is_missing(furniture, tmp_path, capsys):
     from d2a2_core.data.sample_recording import main
     from d2a2_core.recording import Recording

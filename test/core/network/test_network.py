@@ -101,6 +101,7 @@ def test_batch_equals_singles_in_eval_mode(scale):
 
 
 @pytest.mark.parametrize("options", [{}, *ABLATIONS, "lite"], ids=str)
+@pytest.mark.slow
 def test_every_variant_trains_saves_and_loads(options, tmp_path):
     torch.manual_seed(0)
     model = D2A2Lite((4, 8), **TINY) if options == "lite" else D2A2(4, **TINY, **options)

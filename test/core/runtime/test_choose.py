@@ -187,6 +187,7 @@ def test_an_onnx_file_is_not_a_file_of_weights_and_brings_its_own_runtime(tmp_pa
             open_runtime(path, "cpu", **options)
 
 
+@pytest.mark.slow
 def test_optional_packages_are_imported_only_where_they_compute():
     code = """
 import sys

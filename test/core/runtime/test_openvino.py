@@ -223,6 +223,7 @@ def test_ever_new_sizes_are_left_to_torch(monkeypatch):
 
 
 @needs_openvino
+@pytest.mark.slow
 def test_what_was_compiled_is_freed_once_torch_goes_on():
     preferred = OpenVinoRuntime(lite(), most_compiled=1)
     gone = weakref.ref(preferred)

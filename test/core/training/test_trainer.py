@@ -306,6 +306,7 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path):
         train(tiny(steps=2, lr=5e-4), tmp_path, quiet=True)
 
 
+@pytest.mark.slow
 def test_averaged_weights_follow_quickly_at_first_and_whole_numbers_are_copied(tmp_path):
     model = {"model": "d2a2", "channels": 8, "blocks": 1, "scale": 4}  # its BatchNorm counts batches
     settings = {"model": model, "scales": [4], "schedule": "fixed", "ema": 0.25, "lr": 1e-2}
@@ -336,6 +337,7 @@ def test_a_state_that_cannot_be_read_is_refused_and_says_how_to_go_on(tmp_path, 
         train(tiny(steps=2), tmp_path, quiet=True)
 
 
+@pytest.mark.slow
 def test_averaged_weights_as_version_0_1_kept_them_go_on(tmp_path):
     settings = {"schedule": "fixed", "ema": 0.9}
     train(tiny(steps=4, **settings), tmp_path / "whole", quiet=True)

@@ -304,6 +304,7 @@ def test_what_cannot_be_written_is_an_os_error_that_names_the_file(tmp_path):
         write_safetensors(target, {"a": torch.zeros(2)}, {})
 
 
+@pytest.mark.slow
 def test_weights_are_pruned_only_of_alignment_that_is_lost(tmp_path, capsys):
     torch.manual_seed(0)
     model = D2A2Lite((4, 8), channels=8, blocks=1, groups=2)
