@@ -223,6 +223,7 @@ def test_mistakes_are_said_in_one_line(tmp_path, monkeypatch, capsys, arguments,
 @pytest.mark.parametrize(
     "extra",
     [
+        [],
         ["--ensemble", "2", "--runtime", "torch"],
         ["--training", "{model: d2a2-lite, channels: 8, blocks: 1}", "--crop", "32"],
     ],
