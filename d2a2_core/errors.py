@@ -16,7 +16,7 @@ class CodedError(ValueError):
         self.code, self.detail = code, detail
 
 
-def error_code(error: BaseException) -> tuple[str, str]:
+def error_cause(error: BaseException) -> tuple[str, str]:
     """Returns code and detail of an error; where it has none, the name of its type and the start of its message."""
     if isinstance(error, CodedError):
         return error.code, error.detail

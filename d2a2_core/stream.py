@@ -30,7 +30,8 @@ from d2a2_core.pipeline import PipelineResult, PipelineSettings
 
 OUTPUT_ENCODINGS = ("32FC1", "16UC1")
 STAMP_SOURCES = ("color", "depth")
-_WORDS = {"color": "colour", "depth": "depth"}
+#: What people are told of the two images.
+WORDS = {"color": "colour", "depth": "depth"}
 _SAME_SHAPE = 0.02  # relative difference of aspect ratios between an image and its camera info
 
 
@@ -252,7 +253,7 @@ class Stream:
         try:
             return reader(msg)
         except FrameError as error:
-            raise FrameError(f"{which}_{error.code}", f"{_WORDS[which]}: {error}", error.detail) from error
+            raise FrameError(f"{which}_{error.code}", f"{WORDS[which]}: {error}", error.detail) from error
 
     def _camera(
         self, which: str, info: Any | None, size: tuple[int, ...], header: Any, options: StreamOptions

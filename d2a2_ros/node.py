@@ -21,7 +21,7 @@ from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 
-from d2a2_core.errors import error_code
+from d2a2_core.errors import error_cause
 from d2a2_core.geometry import Extrinsics
 from d2a2_core.pipeline import DepthPipeline, describe
 from d2a2_core.stream import PairMessages, Pixels, Stream, StreamOptions, StreamResult, Topics
@@ -192,9 +192,9 @@ class UpsampleNode(Node):
             self.stream.restart()
             self._stream_epoch = job.epoch
         pair = self._with_infos(job.pair)
-        self.pipeline.settings, options = self.settings.pipeline(), self.settings.stream()
         self.upsampler.ensemble = self.settings.ensemble
         try:
+            self.pipeline.settings, options = self.settings.pipeline(), self.settings.stream()
             result = self.stream.process(pair, options, self._wanted("sigma"))
         except ValueError as error:
             self._skip(error)
@@ -260,7 +260,7 @@ class UpsampleNode(Node):
 
     def _skip(self, error: ValueError) -> None:
         """Counts and reports a pair that cannot be used."""
-        (code, detail), message = error_code(error), str(error)
+        (code, detail), message = error_cause(error), str(error)
         if code == "stale":
             self.statistics.count("stale")
             self.statistics.fault = Problem(code, message)

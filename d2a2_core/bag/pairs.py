@@ -10,10 +10,10 @@ from d2a2_core.bag import messages as msgs
 from d2a2_core.bag.options import BagOptions, Summary
 from d2a2_core.bag.topics import INFO, BagTopics
 from d2a2_core.bag.transforms import StaticTransforms
-from d2a2_core.errors import error_code
+from d2a2_core.errors import error_cause
 from d2a2_core.geometry import Extrinsics
 from d2a2_core.messages.encodings import FrameError
-from d2a2_core.stream import Engine, PairMessages, Pixels, Stream, Topics
+from d2a2_core.stream import WORDS, Engine, PairMessages, Pixels, Stream, Topics
 
 
 class BagHost:
@@ -77,7 +77,7 @@ class PairConverter:
             )
             result = self.stream.process(pair, self._options)
         except ValueError as error:
-            code, detail = error_code(error)
+            code, detail = error_cause(error)
             return head | {"code": code, "detail": detail, "message": str(error)}, []
         wanted = result.outputs(self._options, lambda name: name != "points" or self._options.cloud)
         return head, [(name, _serialised(payload, result.header)) for name, payload in wanted]
@@ -87,15 +87,13 @@ class PairConverter:
         try:
             return msgs.deserialize(raw, msgtype)
         except FrameError as error:
-            said = "colour" if which == "color" else which
-            raise FrameError(f"{which}_{error.code}", f"{said}: {error}", error.detail) from error
+            raise FrameError(f"{which}_{error.code}", f"{WORDS[which]}: {error}", error.detail) from error
 
     def _info(self, which: str, raw: bytes | None) -> Any | None:
         try:
             return None if raw is None else msgs.deserialize(raw, INFO)
         except FrameError as error:
-            said = "colour" if which == "color" else which
-            self._host.report(f"{which}_info_{error.code}", f"{said} camera info: {error}")
+            self._host.report(f"{which}_info_{error.code}", f"{WORDS[which]} camera info: {error}")
             return None
 
 
