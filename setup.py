@@ -38,6 +38,8 @@ setup(
         "safetensors>=0.4,<1",
         "tqdm>=4.60,<5",
         "pyyaml>=6,<7",
+        "jsonschema>=3.2,<5",
+        "jinja2>=3,<4",
     ],
     extras_require={
         "eval": [
