@@ -24,11 +24,12 @@ from d2a2_core.bag.pairing import ApproximatePairs
 from d2a2_core.bag.pairs import BagHost, PairConverter
 from d2a2_core.bag.storage import BagError, fingerprint, messages, open_bag, storage_of
 from d2a2_core.bag.topics import INFO, BagTopics, choose_topics
-from d2a2_core.bag.transforms import TF, StaticTransforms
 from d2a2_core.files import replacing
+from d2a2_core.geometry.transform_tree import TransformTree
 from d2a2_core.messages.encodings import FrameError
 from d2a2_core.stream import Engine
 
+TF = "tf2_msgs/msg/TFMessage"
 _FORMAT = 2  # of the journal's headers
 _HOPELESS = 20  # so many unusable pairs and none usable: more will not help
 
@@ -99,7 +100,7 @@ def _compute(
         state = head["state"]
     if summary.resumed:
         engine.restore(state)
-    transforms = StaticTransforms() if options.extrinsics else _static(reader)
+    transforms = TransformTree() if options.extrinsics else _static(reader)
     converter = PairConverter(topics, engine, BagHost(transforms, options, summary), options)
     converter.stream.last_stamp = summary.last_stamp
     total = min(sum(c.msgcount for c in image.connections) for image in (topics.color, topics.depth))
@@ -164,8 +165,8 @@ def _first(reader: Any, connections: list) -> bytes | None:
     return next((raw for _, _, raw in messages(reader, connections)), None) if connections else None
 
 
-def _static(reader: Any) -> StaticTransforms:
-    transforms = StaticTransforms()
+def _static(reader: Any) -> TransformTree:
+    transforms = TransformTree()
     connections = [c for c in reader.connections if c.msgtype == TF and c.topic.endswith("tf_static")]
     for connection, _, raw in messages(reader, connections) if connections else ():
         with suppress(FrameError):

@@ -9,9 +9,9 @@ import numpy as np
 from d2a2_core.bag import messages as msgs
 from d2a2_core.bag.options import BagOptions, Summary
 from d2a2_core.bag.topics import INFO, BagTopics
-from d2a2_core.bag.transforms import StaticTransforms
 from d2a2_core.errors import error_cause
 from d2a2_core.geometry import Extrinsics
+from d2a2_core.geometry.transform_tree import TransformTree
 from d2a2_core.messages.encodings import FrameError
 from d2a2_core.stream import WORDS, Engine, PairMessages, Pixels, Stream, Topics
 
@@ -25,7 +25,7 @@ class BagHost:
         summary: Keeps what is told.
     """
 
-    def __init__(self, transforms: StaticTransforms, options: BagOptions, summary: Summary) -> None:
+    def __init__(self, transforms: TransformTree, options: BagOptions, summary: Summary) -> None:
         self._transforms, self._summary = transforms, summary
         self._fixed = None if options.extrinsics is None else Extrinsics.from_values(list(options.extrinsics))
         self.read_color, self.read_depth, self.header = msgs.read_color, msgs.read_depth, msgs.header

@@ -37,7 +37,7 @@ from rosbags.interfaces import QosDurability
 from d2a2_core.bag import BagError, BagOptions, upsample_bag
 from d2a2_core.bag.journal import Journal, JournalError
 from d2a2_core.bag.pairing import ApproximatePairs
-from d2a2_core.bag.transforms import StaticTransforms
+from d2a2_core.geometry.transform_tree import TransformTree
 from d2a2_core.messages.encodings import view
 
 
@@ -192,7 +192,7 @@ def test_pairing_is_that_of_message_filters():
 
 
 def test_static_transforms_are_chained_both_ways():
-    tree = StaticTransforms()
+    tree = TransformTree()
     quarter = (0, 0, np.sin(np.pi / 4), np.cos(np.pi / 4))  # 90 degrees about z
     tree.add(transform("base", "a", (1, 0, 0), quarter))
     tree.add(transform("a", "b", (0, 2, 0)))

@@ -1,4 +1,4 @@
-"""Static transforms of a bag: where one frame is in another, through the tree of /tf_static."""
+"""Where one frame is in another, through the tree that /tf and /tf_static make."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-TF = "tf2_msgs/msg/TFMessage"
 
-
-class StaticTransforms:
-    """A tree of static transforms; the latest one of a child frame counts."""
+class TransformTree:
+    """A tree of transforms; the latest one of a child frame counts."""
 
     def __init__(self) -> None:
         self._edges: dict[str, tuple[str, np.ndarray]] = {}  # child: (parent, 4x4 that maps the child's points to it)
@@ -28,14 +26,14 @@ class StaticTransforms:
             return
         matrix = np.eye(4)
         matrix[:3, :3], matrix[:3, 3] = Rotation.from_quat(quaternion).as_matrix(), translation
-        self._edges[_plain(stamped.child_frame_id)] = _plain(stamped.header.frame_id), matrix
+        self._edges[plain_frame(stamped.child_frame_id)] = plain_frame(stamped.header.frame_id), matrix
 
     def lookup(self, target: str, source: str) -> tuple[np.ndarray, np.ndarray] | None:
         """What maps points in ``source`` to ``target``: translation (3,) in metres and quaternion (4,) x y z w.
 
         None where no chain of transforms joins the two.
         """
-        target, source = _plain(target), _plain(source)
+        target, source = plain_frame(target), plain_frame(source)
         neighbours: dict[str, list[tuple[str, np.ndarray]]] = {}
         for child, (parent, matrix) in self._edges.items():
             neighbours.setdefault(child, []).append((parent, matrix))
@@ -52,5 +50,6 @@ class StaticTransforms:
         return found[target][:3, 3], Rotation.from_matrix(found[target][:3, :3]).as_quat()
 
 
-def _plain(frame_id: str) -> str:
+def plain_frame(frame_id: str) -> str:
+    """The frame_id without the leading slash that ROS 1 allowed: "/color" and "color" are one frame."""
     return frame_id.lstrip("/")
