@@ -1,19 +1,24 @@
 """Cameras: pinhole intrinsics with lens distortion.
 
 Convention: x right, y down, z forward (optical frame, REP 103); depth is z, not ray length (REP 118); pixel centres are
-at integers, so the top left corner of an image is at (-0.5, -0.5). Distortion models are named as in
-sensor_msgs/CameraInfo, formulas as in OpenCV's calib3d ("Camera Calibration and 3D Reconstruction", fisheye for
-"equidistant").
+at integers, so the top left corner of an image is at (-0.5, -0.5). Distortion formulas are those of OpenCV's calib3d
+("Camera Calibration and 3D Reconstruction"), fisheye for "equidistant"; see :mod:`d2a2_core.geometry.distortion`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import atan, degrees, pi, radians, tan
 
 import numpy as np
 
-DISTORTION_MODELS = ("", "none", "plumb_bob", "rational_polynomial", "equidistant")
+from d2a2_core.geometry.distortion import distort, distortion_formula, undistort
+
+# From the axis to the farthest pixel, along either axis of the image. A pinhole camera of 170 degrees has a focal length of a
+# twentieth of the image's width; K as the identity, or in another unit, lies far beyond.
+_MAX_HALF_ANGLE = {False: tan(radians(85)), True: pi}  # x / z of a pinhole camera; radians of a fisheye
+_MIN_VIEW = 2 * tan(radians(0.05))
 
 
 @dataclass(frozen=True)
@@ -21,12 +26,15 @@ class Camera:
     """Intrinsics of an image of ``width`` x ``height`` pixels.
 
     Attributes:
-        fx, fy, cx, cy: pixels.
-        model: one of :data:`DISTORTION_MODELS`.
-        distortion: coefficients in the model's order (k1 k2 p1 p2 k3 [k4 k5 k6], or k1..k4), trailing zeros optional.
+        fx, fy, cx, cy: Pixels.
+        model: Formula of the distortion: "", "plumb_bob", "rational_polynomial", "modified_brown_conrady" or "equidistant". Other
+            names for these are taken, too; coefficients of zero need no name.
+        distortion: Coefficients in the formula's order (k1 k2 p1 p2 k3 [k4 k5 k6], or k1..k4), trailing zeros optional. Empty
+            where nothing distorts.
 
     Raises:
-        ValueError: a focal length that is not positive, no size, or an unknown model.
+        ValueError: No size, a focal length or centre that cannot be one (a view of more than 170 degrees as a pinhole camera, or
+            of less than 0.1), or coefficients whose formula is not known.
     """
 
     width: int
@@ -46,20 +54,27 @@ class Camera:
                 f"camera is not calibrated: fx={self.fx}, fy={self.fy}, cx={self.cx}, cy={self.cy}; expected a positive "
                 "focal length (K[0], K[4]) in its camera info"
             )
-        if self.model not in DISTORTION_MODELS:
-            raise ValueError(
-                f"distortion model {self.model!r} is unknown; supported are {DISTORTION_MODELS[2:]} or none"
-            )
-        if self.distorted and any(self.distortion[8:]):
-            raise ValueError(
-                "distortion coefficients from the 9th on (thin prism, tilt) are not supported, got "
-                f"{self.distortion[8:]}; calibrate with the rational model alone"
-            )
+        model, distortion = distortion_formula(self.model, self.distortion)
+        object.__setattr__(self, "model", model)
+        object.__setattr__(self, "distortion", distortion)
+        self._check_view("x", self.width, self.fx, self.cx)
+        self._check_view("y", self.height, self.fy, self.cy)
+
+    def _check_view(self, axis: str, length: int, focal: float, centre: float) -> None:
+        farthest = max(centre + 0.5, length - 0.5 - centre) / focal
+        fisheye = self.model == "equidistant"
+        if farthest <= _MAX_HALF_ANGLE[fisheye] and length / focal >= _MIN_VIEW:
+            return
+        view = 2 * degrees(farthest if fisheye else atan(farthest))
+        raise ValueError(
+            f"camera is not calibrated: f{axis}={focal:.6g} and c{axis}={centre:.6g} for {length} pixels would be a view of "
+            f"{view:.4g} degrees; expected 0.1 to {360 if fisheye else 170}: check K, which is in pixels"
+        )
 
     @property
     def distorted(self) -> bool:
-        """Whether any distortion coefficient matters."""
-        return self.model not in ("", "none") and any(self.distortion)
+        """Whether a ray's pixel differs from the pinhole camera's; a fisheye's does without coefficients, too."""
+        return bool(self.model)
 
     def without_distortion(self) -> Camera:
         """The pinhole camera with the same matrix."""
@@ -97,53 +112,6 @@ class Camera:
     def rays(self) -> np.ndarray:
         """(H, W, 2) float32: x / z and y / z of the ray through every pixel, distortion undone. Do not write to it."""
         return _rays(self)
-
-
-def distort(x: np.ndarray, y: np.ndarray, model: str, coefficients: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Distorted normalised coordinates of undistorted ones (x / z, y / z), float64 arrays of any shape."""
-    if model in ("", "none"):
-        return x, y
-    k = np.zeros(8)
-    k[: min(8, len(coefficients))] = coefficients[:8]
-    r2 = x * x + y * y
-    if model == "equidistant":
-        r = np.sqrt(r2)
-        theta = np.arctan(r)
-        t2 = theta * theta
-        scale = theta * (1 + t2 * (k[0] + t2 * (k[1] + t2 * (k[2] + t2 * k[3])))) / np.maximum(r, 1e-12)
-        scale = np.where(r > 1e-8, scale, 1.0)
-        return x * scale, y * scale
-    radial = (1 + r2 * (k[0] + r2 * (k[1] + r2 * k[4]))) / (1 + r2 * (k[5] + r2 * (k[6] + r2 * k[7])))
-    xy = x * y
-    return (
-        x * radial + 2 * k[2] * xy + k[3] * (r2 + 2 * x * x),
-        y * radial + k[2] * (r2 + 2 * y * y) + 2 * k[3] * xy,
-    )
-
-
-def undistort(
-    x: np.ndarray, y: np.ndarray, model: str, coefficients: tuple[float, ...], iterations: int = 20
-) -> tuple[np.ndarray, np.ndarray]:
-    """The inverse of :func:`distort`, by Newton's method with a numeric Jacobian; NaN where there is none."""
-    if model in ("", "none") or not any(coefficients):
-        return x, y
-    u, v, h = x.copy(), y.copy(), 1e-6
-    with np.errstate(all="ignore"):  # where there is no inverse the numbers run away; they become NaN below
-        for _ in range(iterations):
-            du, dv = distort(u, v, model, coefficients)
-            ex, ey = du - x, dv - y
-            ux, vx = distort(u + h, v, model, coefficients)
-            uy, vy = distort(u, v + h, model, coefficients)
-            a, b, c, d = (ux - du) / h, (uy - du) / h, (vx - dv) / h, (vy - dv) / h
-            determinant = a * d - b * c
-            step_u, step_v = (d * ex - b * ey) / determinant, (a * ey - c * ex) / determinant
-            u, v = u - step_u, v - step_v
-            if max(np.abs(step_u).max(), np.abs(step_v).max()) < 1e-10:
-                break
-        du, dv = distort(u, v, model, coefficients)
-        # Beyond a fold of the distortion the image is turned over; no lens shows that part.
-        found = (np.hypot(du - x, dv - y) < 1e-6) & (determinant > 0) & (a > 0) & (d > 0)
-    return np.where(found, u, np.nan), np.where(found, v, np.nan)
 
 
 @lru_cache(maxsize=4)  # a camera's rays do not change from frame to frame

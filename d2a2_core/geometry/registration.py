@@ -22,18 +22,23 @@ from torch import Tensor
 from d2a2_core.depth import fill_holes
 from d2a2_core.errors import CodedError
 from d2a2_core.geometry.camera import Camera
+from d2a2_core.geometry.distort_tensors import distort_tensors
 from d2a2_core.geometry.extrinsics import Extrinsics
 
 PROBE_DEPTHS = (0.5, 1.0, 3.0)  # metres; where the two views must have something in common
 MIN_SHARE = 0.4  # of a target pixel's expected points, or it is a hole
 LEAK = 0.1  # a single pixel so much farther than all of its eight neighbours is not of the scene as the target sees it
+MAX_CELLS = 2**22
+MAX_SPACING = 32  # target pixels between depth pixels
 PAD = 1  # ring of pixels around the target, so that its border has neighbours too
 
 
 class Registration:
     """Maps depth images of one camera to the view of another.
 
-    What depends on the cameras alone is computed once, and kept per device.
+    What depends on the cameras alone is computed once, and kept per device. Whatever the cameras claim, the grid that coarse
+    depth is refined to and the z-buffer of an image have at most ``MAX_CELLS`` cells each, or as many as the depth image or the
+    target has pixels.
 
     Args:
         depth_camera: of the depth images.
@@ -41,18 +46,22 @@ class Registration:
         extrinsics: from the depth camera's frame to the target camera's.
 
     Raises:
-        ValueError: nothing that the depth camera sees at 0.5, 1 or 3 m lies in the target's view.
+        ValueError: nothing that the depth camera sees at 0.5, 1 or 3 m lies in the target's view, or a depth pixel would be
+            spread over more target pixels than ``MAX_SPACING`` along an axis or more than ``MAX_CELLS`` allow.
     """
 
     def __init__(self, depth_camera: Camera, target: Camera, extrinsics: Extrinsics) -> None:
         self.depth_camera, self.target, self.extrinsics = depth_camera, target, extrinsics
         self._trivial = depth_camera == target and extrinsics.is_identity(0.0)
+        _max_radius(depth_camera)
         self._max_r2 = _max_radius(target) ** 2
         along_x, along_y, area = self._measure()
         # Points up to 1.25 target pixels apart leave no gaps; a coarser source gets points between its pixels.
         spacing = np.percentile(np.maximum(along_x, along_y), 90)
-        self._factor = max(1, int(np.ceil(spacing - 0.25)))
-        self._z_cells = max(1, round(self._factor / spacing))  # z-buffer cells per target pixel and axis
+        self._factor = self._refinement(spacing)
+        # z-buffer cells per target pixel and axis
+        most = max(1, int(np.sqrt(MAX_CELLS / np.prod(self._size))))
+        self._z_cells = min(max(1, round(min(self._factor / spacing, MAX_CELLS))), most)
         self._dense = spacing / self._factor <= 0.6
         self._needed = MIN_SHARE * self._factor**2 / area
         if self._dense:  # a full pixel may hold as few whole points as their number along each axis, rounded down
@@ -63,6 +72,20 @@ class Registration:
         self._z_tolerance = min(0.01 + 4 / (focal * self._z_cells), 0.05)
         self._tolerance = min(0.01 + 4 * (1 if self._dense else 2) / focal, 0.05)
         self._cache: dict[torch.device, _Constants] = {}
+
+    def _refinement(self, spacing: float) -> int:
+        """By how much depth is refined along each axis, given the distance of its pixels in target pixels."""
+        cells = self.depth_camera.width * self.depth_camera.height
+        most = max(1, int(np.sqrt(MAX_CELLS / cells)))
+        if not 0 < spacing <= min(MAX_SPACING, most + 0.25):
+            raise CodedError(
+                "spread",
+                f"pixels of the {self.depth_camera.width}x{self.depth_camera.height} depth image would lie {spacing:.3g} pixels "
+                f"of the {self.target.width}x{self.target.height} target apart; expected more than 0 and at most "
+                f"{min(MAX_SPACING, most)}: check the focal lengths (depth {self.depth_camera.fx:.6g}, target "
+                f"{self.target.fx:.6g} pixels) and the extrinsics",
+            )
+        return max(1, int(np.ceil(spacing - 0.25)))
 
     @torch.inference_mode()
     def __call__(self, depth: Tensor) -> Tensor:
@@ -161,7 +184,7 @@ class Registration:
         r2 = (x * x).addcmul_(y, y)
         # What lies far outside the view can be folded back into it by the distortion's polynomial.
         keep = (z > 0) & (r2 <= self._max_r2)
-        x, y = _distort(x, y, r2, self.target)
+        x, y = distort_tensors(x, y, r2, self.target)
         x, y = x.mul_(self.target.fx).add_(self.target.cx + PAD), y.mul_(self.target.fy).add_(self.target.cy + PAD)
         if not self._dense:  # rounding of the numbers alone must not mix neighbours
             x, y = _snap(x), _snap(y)
@@ -357,33 +380,3 @@ def _max_radius(camera: Camera) -> float:
         raise ValueError(f"no pixel of the camera {camera} has a ray: its distortion {camera.distortion} is impossible")
     # A little more, for the outer half of the outermost pixels and the ring around them.
     return float(np.nanmax(radius)) * (1 + 4 / max(camera.width, camera.height)) + 1e-6
-
-
-def _distort(x: Tensor, y: Tensor, r2: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
-    """:func:`d2a2_core.geometry.camera.distort` for tensors; terms whose coefficients are zero cost nothing."""
-    if not camera.distorted:
-        return x, y
-    k = [*camera.distortion[:8], *[0.0] * (8 - len(camera.distortion))]
-    if camera.model == "equidistant":
-        r = r2.sqrt().clamp_(min=1e-6)
-        theta = r.atan()
-        scale = _polynomial(theta * theta, k[:4]).mul_(theta).div_(r)
-        return x * scale, y * scale
-    radial = _polynomial(r2, [k[0], k[1], k[4]])
-    if any(k[5:8]):
-        radial.div_(_polynomial(r2, k[5:8]))
-    if not (k[2] or k[3]):
-        return x * radial, y * radial
-    xy = x * y
-    return (
-        (x * radial).add_(xy, alpha=2 * k[2]).add_(torch.addcmul(r2, x, x, value=2), alpha=k[3]),
-        (y * radial).add_(torch.addcmul(r2, y, y, value=2), alpha=k[2]).add_(xy, alpha=2 * k[3]),
-    )
-
-
-def _polynomial(x: Tensor, k: list[float]) -> Tensor:
-    """1 + k0 x + k1 x^2 + ..., by Horner's rule."""
-    total = torch.full_like(x, k[-1])
-    for coefficient in reversed(k[:-1]):
-        total.mul_(x).add_(coefficient)
-    return total.mul_(x).add_(1.0)

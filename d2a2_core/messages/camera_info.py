@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from d2a2_core.geometry.camera import Camera
+from d2a2_core.geometry.distortion import distortion_formula
 
 #: Which images come without lens distortion although their camera info has some.
 RECTIFIED_INPUTS = ("auto", "none", "color", "depth", "both")
+_LEFT_OF_P = (0, 1, 2, 4, 5, 6, 8, 9, 10)  # the 3 x 3 part of P's 3 x 4 numbers
 
 
 def is_rectified(setting: str, which: str, topic: str) -> bool:
@@ -39,19 +41,59 @@ def rectified_info(info: Any) -> Any:
     Raises:
         ValueError: there is distortion, but no P.
     """
-    if not any(info.d):
+    if not has_distortion(info):
         return info
-    p = [float(v) for v in info.p]
-    if not (p[0] > 0 and p[5] > 0):
+    if not _calibrated(info, info.p, 4):
         raise ValueError(
             "has lens distortion but no projection matrix P, which a rectified image needs; calibrate the camera with "
             "camera_calibration, or say that the image is raw (rectified_input: none)"
         )
     out = copy.deepcopy(info)
+    out.distortion_model = "plumb_bob"
     _fill(out.d, [0.0] * len(out.d))
-    _fill(out.k, [*p[0:3], *p[4:7], *p[8:11]])
+    _fill(out.k, [float(info.p[i]) for i in _LEFT_OF_P])
     _fill(out.r, [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0])
     return out
+
+
+def has_distortion(info: Any) -> bool:
+    """Whether ``info`` describes a lens that distorts, as far as that is known: by coefficients, or as a fisheye."""
+    try:
+        return bool(distortion_formula(info.distortion_model, tuple(info.d))[0])
+    except ValueError:
+        return True
+
+
+def with_usable_k(info: Any) -> tuple[Any, str]:
+    """``info`` with K taken from P where K is no calibration and P is one; and what was assumed, for people, or "".
+
+    Some drivers publish K of zeros, or the identity, beside a valid P. P is of the rectified image: without distortion that is
+    the image itself; with distortion its focal length comes near the raw image's, and is all there is.
+    """
+    if _calibrated(info, info.k, 3) or not _calibrated(info, info.p, 4):
+        return info, ""
+    out = copy.deepcopy(info)
+    _fill(out.k, [float(info.p[i]) for i in _LEFT_OF_P])
+    said = f"K is no calibration (fx={info.k[0]:.6g}, fy={info.k[4]:.6g}), so P is taken in its place"
+    if has_distortion(info):
+        said += "; with the lens distortion that may be some pixels off, since P is of the rectified image"
+    return out, said
+
+
+def _calibrated(info: Any, matrix: Any, columns: int) -> bool:
+    """Whether a matrix, row by row, can be that of a camera."""
+    try:
+        _camera(info, matrix, columns)
+    except ValueError:
+        return False
+    return True
+
+
+def _camera(info: Any, matrix: Any, columns: int, model: str = "", distortion: tuple[float, ...] = ()) -> Camera:
+    fx, fy, cx, cy = (float(matrix[i]) for i in (0, columns + 1, 2, columns + 2))
+    if (fx, fy, cx, cy) == (1, 1, 0, 0):
+        raise ValueError("camera is not calibrated: K is the identity matrix")
+    return Camera(info.width, info.height, fx, fy, cx, cy, model, distortion)
 
 
 def _fill(array: Any, values: list[float]) -> None:
@@ -81,12 +123,9 @@ def camera_from_info(info: Any) -> Camera:
     """Intrinsics and distortion of the raw image that ``info`` describes.
 
     Raises:
-        ValueError: not calibrated (zero focal length), or an unknown distortion model.
+        ValueError: not calibrated, or distortion whose formula is not known; see :class:`Camera`.
     """
-    k = [float(v) for v in info.k]
-    return Camera(
-        info.width, info.height, k[0], k[4], k[2], k[5], info.distortion_model, tuple(float(v) for v in info.d)
-    )
+    return _camera(info, info.k, 3, info.distortion_model, tuple(float(v) for v in info.d))
 
 
 def resized_info(info: Any, width: int, height: int, header: Any) -> Any:

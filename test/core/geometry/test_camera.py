@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from d2a2_core.geometry import Camera, back_project, write_ply
-from d2a2_core.messages.camera_info import camera_from_info, is_rectified, rectified_info
+from d2a2_core.messages.camera_info import camera_from_info, is_rectified, rectified_info, with_usable_k
 
 PLAIN = Camera(64, 48, 60.0, 61.0, 31.2, 24.9)
 CAMERAS = {
@@ -177,8 +177,34 @@ def test_uncalibrated_camera_is_refused(focal):
 def test_bad_cameras_are_named():
     with pytest.raises(ValueError, match="at least 1 x 1 pixels, got 0 x 48"):
         Camera(0, 48, 60.0, 60.0, 31.0, 24.0)
-    with pytest.raises(ValueError, match="'fov' is unknown; supported are"):
-        Camera(64, 48, 60.0, 60.0, 31.0, 24.0, "fov")
+
+
+@pytest.mark.parametrize(
+    ("size", "k", "view"),
+    [
+        ((640, 480), (1, 1, 0, 0), "179.8 degrees"),
+        ((640, 480), (0.9, 0.9, 320, 240), "179.7"),
+        ((640, 480), (3.04, 3.04, 320, 240), "178.9"),  # a focal length in millimetres
+        ((640, 480), (1e-300, 1e-300, 0, 0), "180"),
+        ((640, 480), (27, 27, 319.5, 239.5), "170.4"),
+        ((640, 480), (500, 2, 319.5, 239.5), "fy=2 and cy=239.5 for 480 pixels"),
+        ((640, 480), (500, 500, 1e6, 239.5), "cx=1e\\+06"),
+        ((640, 480), (6e5, 6e5, 320, 240), "0.061"),  # in micrometres
+        ((640, 480), (1e300, 1e300, 320, 240), "expected 0.1 to 170: check K, which is in pixels"),
+    ],
+)
+def test_views_that_no_camera_has(size, k, view):
+    with pytest.raises(ValueError, match=view) as caught:
+        Camera(*size, *k)
+    assert "not calibrated" in str(caught.value)
+
+
+def test_views_that_cameras_have():
+    assert Camera(640, 480, 29.0, 29.0, 319.5, 239.5).fx == 29  # 169.6 degrees
+    assert Camera(640, 480, 110.0, 110.0, 319.5, 239.5, "fisheye").distorted  # 333 degrees
+    with pytest.raises(ValueError, match=r"366\.7 degrees; expected 0\.1 to 360"):
+        Camera(640, 480, 100.0, 100.0, 319.5, 239.5, "fisheye")
+    assert Camera(8, 8, 1500.0, 1500.0, -700.0, 100.0).fx == 1500  # a few pixels cut from a corner
 
 
 def test_more_coefficients_than_are_modelled():
@@ -283,6 +309,58 @@ def test_an_info_without_distortion_is_taken_as_it_is_and_one_without_p_refused(
     assert rectified_info(plain) is plain
     with pytest.raises(ValueError, match="no projection matrix P"):
         rectified_info(raw_info(p=(0,) * 12))
+
+
+NO_K = {
+    "zero": np.zeros(9),
+    "identity": np.eye(3).ravel(),
+    "millimetres": np.array([3.04, 0, 23.5, 0, 3.04, 15.5, 0, 0, 1]) / 10,
+    "nan": np.full(9, np.nan),
+}
+
+
+@pytest.mark.parametrize("k", NO_K.values(), ids=NO_K.keys())
+@pytest.mark.parametrize("d", [(), (0.0,) * 5, (-0.2, 0.1, 0.0, 0.0, 0.0)], ids=["no D", "D of zeros", "D"])
+def test_where_k_is_no_calibration_p_is_taken_and_that_is_said(k, d):
+    info = raw_info(d=d)
+    info.k = k.copy()
+    out, said = with_usable_k(info)
+    assert camera_from_info(out) == Camera(48, 32, 55.0, 56.0, 20.0, 14.0, "plumb_bob", d)
+    assert "P is taken in its place" in said
+    assert ("may be some pixels off" in said) == any(d)
+    np.testing.assert_array_equal(info.k, k)
+    # A rectified image is P's in any case.
+    assert camera_from_info(with_usable_k(rectified_info(info))[0]) == Camera(48, 32, 55.0, 56.0, 20.0, 14.0)
+
+
+@pytest.mark.parametrize("p", [(0,) * 12, (1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0)], ids=["zero", "identity"])
+@pytest.mark.parametrize("k", NO_K.values(), ids=NO_K.keys())
+def test_without_k_and_p_there_is_no_camera(k, p):
+    info = raw_info(p=p)
+    info.k = k
+    assert with_usable_k(info) == (info, "")
+    with pytest.raises(ValueError, match="not calibrated"):
+        camera_from_info(info)
+
+
+def test_a_usable_k_is_left_alone():
+    info = raw_info()
+    assert with_usable_k(info) == (info, "")
+
+
+def test_the_identity_is_no_calibration_even_of_a_tiny_image():
+    info = raw_info(p=(0,) * 12)
+    info.width = info.height = 8
+    info.k = np.eye(3).ravel()
+    with pytest.raises(ValueError, match="K is the identity matrix"):
+        camera_from_info(info)
+
+
+def test_a_rectified_fisheye_is_described_by_p_even_without_coefficients():
+    info = raw_info(d=())
+    info.distortion_model = "equidistant"
+    assert camera_from_info(info).distorted
+    assert camera_from_info(rectified_info(info)) == Camera(48, 32, 55.0, 56.0, 20.0, 14.0)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from d2a2_core.geometry import Camera, Extrinsics, Registration
+from d2a2_core.geometry.registration import MAX_CELLS
 from d2a2_core.recording import Recording
 
 IDENTITY = Extrinsics(np.eye(3), np.zeros(3))
@@ -457,6 +458,70 @@ def test_depth_of_another_shape_or_type():
             registration(torch.ones(shape))
     with pytest.raises(ValueError, match=r"float metres, got torch\.int16; divide millimetres by 1000"):
         registration(torch.ones((1, 1, 288, 320), dtype=torch.int16))
+
+
+def cells(registration):
+    """Cells of the refined depth and of the z-buffer."""
+    source, (height, width) = registration.depth_camera, registration._size
+    return registration._factor**2 * source.width * source.height, registration._z_cells**2 * height * width
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_cameras_claim_memory_is_bounded(seed):
+    """Sizes, focal lengths and extrinsics over many orders of magnitude: few cells, or a coded error."""
+    rng = np.random.default_rng(seed)
+    done, refused = 0, set()
+    for _ in range(60):
+        cameras = []
+        for _ in range(2):
+            width, height = (int(v) for v in 2 ** rng.uniform(2, 9, 2))
+            f = max(width, height) * 10 ** rng.uniform(-1.5, 3.5)
+            distortion = tuple(rng.normal(0, 10.0 ** rng.integers(-3, 4), 5))
+            try:
+                cameras.append(Camera(width, height, f, f, width / 2, height / 2, "plumb_bob", distortion))
+            except ValueError as error:
+                refused.add(str(error)[:24])
+        if len(cameras) < 2:
+            continue
+        move = Extrinsics(np.eye(3), rng.normal(0, 10.0 ** rng.integers(-3, 3), 3))
+        try:
+            registration = Registration(*cameras, move)
+        except ValueError as error:
+            refused.add(getattr(error, "code", str(error)[:24]))
+            continue
+        done += 1
+        pixels = [camera.width * camera.height for camera in cameras]
+        assert cells(registration)[0] <= max(MAX_CELLS, pixels[0])
+        assert cells(registration)[1] <= max(MAX_CELLS, 2 * pixels[1])
+    assert done > 3
+    assert refused <= {"camera is not calibrated", "no_common_view", "spread", "no pixel of the camera C"}
+
+
+@pytest.mark.parametrize("focal", [(30.0, 500.0), (500.0, 270000.0), (270000.0, 500.0)], ids=str)
+def test_focal_lengths_of_another_unit_are_refused_or_bounded(focal):
+    """Just within what a camera may be: 169 degrees, or a tenth of one."""
+    source, target = (
+        Camera(640, 480, focal[0], focal[0], 320, 240),
+        Camera(1280, 720, focal[1], focal[1], 640, 360).reduced(4),
+    )
+    try:
+        registration = Registration(source, target, Extrinsics(np.eye(3), [0.0, 0.0, 0.0]))
+    except ValueError as error:
+        assert error.code == "spread"  # noqa: PT017
+    else:
+        assert max(cells(registration)) <= MAX_CELLS
+
+
+@pytest.mark.parametrize("move", [1e9, 1e160, 1e300])
+def test_extrinsics_beyond_arithmetic_are_refused(move):
+    with pytest.raises(ValueError, match="nothing that the depth camera sees"):
+        Registration(*SETTINGS["none"][:2], Extrinsics(np.eye(3), [move, move, move]))
+
+
+def test_a_depth_camera_whose_distortion_is_impossible_is_named():
+    impossible = Camera(64, 48, 60.0, 60.0, 300.0, 300.0, "plumb_bob", (-1e9, 0.0, 0.0, 0.0, 0.0))
+    with pytest.raises(ValueError, match="no pixel of the camera"):
+        Registration(impossible, SETTINGS["none"][1], IDENTITY)
 
 
 @pytest.mark.parametrize("distortion", [(-0.28, 0.09), (-0.28, 0.09, 0.0, 0.0)], ids=len)
