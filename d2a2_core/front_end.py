@@ -14,12 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from d2a2_core.depth import doubtful_pixels, invalid_to_nan, nearest_pixel, outside_limits
-from d2a2_core.depth.lr_grid import choose_scale, nearest_scale, to_lr_grid
+from d2a2_core.depth.lr_grid import SAME_SHAPE, check_shapes, choose_scale, nearest_scale, to_lr_grid
 from d2a2_core.errors import CodedError
 from d2a2_core.geometry import Camera, CameraPair, Registration
 from d2a2_core.geometry.plan import REGISTRATIONS, RegistrationPlan, Route, plan_registration, rectifying_grid
 
 GEOMETRIES = ("raw", "rectified")
+# Colour pixels along an axis that one depth measurement may cover. A sensor of 8 x 8 pixels before 640 x 480 has 80.
+MAX_SPREAD = 100
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class FrontEndSettings:
     """What a user may choose of the front end.
 
     Attributes:
-        registration: Whether depth is registered to the colour camera: "on", "off", or "auto": by frame_ids, sizes and
-            intrinsics.
+        registration: Whether depth is registered to the colour camera: "on", "off", or "auto", by the evidence; see
+            :func:`d2a2_core.geometry.evidence.weigh`.
         output_geometry: "raw" (the colour image as it came, with its distortion) or "rectified" (a pinhole camera with the
             same matrix).
         min_depth, max_depth: Metres; measurements outside are rejected.
@@ -63,6 +65,7 @@ class Measured:
         rejected: Number of measurements rejected.
         camera: Camera of ``color``, None where no calibration is known.
         plan: How depth was registered and why.
+        doubts: Code and message of what a person should look at.
     """
 
     color: np.ndarray
@@ -74,6 +77,7 @@ class Measured:
     rejected: int
     camera: Camera | None
     plan: RegistrationPlan
+    doubts: tuple[tuple[str, str], ...]
 
 
 class FrontEnd:
@@ -94,7 +98,7 @@ class FrontEnd:
 
         Raises:
             RegistrationError: Depth has to be registered, but something for it is missing.
-            ValueError: Sizes that do not go together.
+            ValueError: Sizes, or calibrations, that do not go together.
         """
         plan = plan_registration(settings.registration, settings.output_geometry == "rectified", pair)
         color, route = pair.color, plan.route
@@ -112,10 +116,15 @@ class FrontEnd:
         usable, bad, doubtful = _inspect(raw, settings)
         rejected = bad | doubtful
         clear = usable.masked_fill(doubtful, torch.nan)
-        size = color.shape[0], color.shape[1]
+        size, lr_size = (color.shape[0], color.shape[1]), (pair.depth.shape[0], pair.depth.shape[1])
+        doubts = plan.doubts
+        if plan.registered:
+            scale = choose_scale(self.scales, size, lr_size)
+            doubt = "" if _explains_shapes(pair) else check_shapes(size, lr_size)
+            doubts += (("axis_ratio", doubt),) if doubt else ()
         if route:
             # A mixed measurement would be splatted to a place where nothing is.
-            scale = nearest_scale(self.scales, route.target.fx / route.source.fx)
+            scale = nearest_scale(self.scales, _spread(route))
             lr, lost = self._register(route, scale, clear, raw)
             trusted = torch.isfinite(lr)
             known, removed = (_cells_to_pixels(cells, scale, size) for cells in (lr, lost))
@@ -123,12 +132,11 @@ class FrontEnd:
             # The network is trained with mixed and stray measurements and knows what to make of them (leaving the mixed ones out
             # was measured to cost a tenth in RMSE, the strays 3 %; of a real camera's strays two thirds fit what is around them).
             # But they are neither enforced nor called measured, and no hole is filled for their sake.
-            scale = choose_scale(self.scales, size, (pair.depth.shape[0], pair.depth.shape[1]))
             lr = to_lr_grid(usable, size, scale)
             trusted = torch.isfinite(to_lr_grid(clear, size, scale))
             known = nearest_pixel(clear, size)
             removed = nearest_pixel(rejected.float(), size) > 0.5
-        return Measured(color, lr, trusted, known, removed, scale, int(rejected.sum()), camera, plan)
+        return Measured(color, lr, trusted, known, removed, scale, int(rejected.sum()), camera, plan, doubts)
 
     def _register(self, route: Route, scale: int, clear: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Registered measurements, and the cells that are empty only because theirs were rejected."""
@@ -151,6 +159,36 @@ class FrontEnd:
         image = torch.from_numpy(np.array(color, order="C")).to(self.device).permute(2, 0, 1)[None].float()
         out = F.grid_sample(image, self._rectifiers[camera], align_corners=False, padding_mode="border")
         return out[0].permute(1, 2, 0).round().to(torch.uint8).contiguous().cpu().numpy()
+
+
+def _spread(route: Route) -> float:
+    """Pixels of the colour image, along x, that one pixel of the depth image covers.
+
+    Raises:
+        CodedError: "spread": so many that a focal length must be wrong.
+    """
+    spread = max(route.target.fx / route.source.fx, route.target.fy / route.source.fy)
+    if spread > MAX_SPREAD:
+        raise CodedError(
+            "spread",
+            f"one depth measurement would be spread over {spread:.3g} pixels of the colour image along an axis; expected at most "
+            f"{MAX_SPREAD}: check the focal lengths (colour {route.target.fx:.6g}, depth {route.source.fx:.6g} pixels) in the "
+            "camera infos",
+        )
+    return route.target.fx / route.source.fx
+
+
+def _explains_shapes(pair: CameraPair) -> bool:
+    """Whether both cameras' pixels, square or not, account for the sizes of the images.
+
+    A depth camera that is nothing but the colour camera resized has no information of its own.
+    """
+    color, depth, size = pair.color_camera, pair.depth_camera, pair.depth.shape[::-1]
+    if not color or not depth or depth == color.resized(*size):
+        return False
+    pixels = (color.fx / color.fy) / (depth.fx / depth.fy)
+    images = (pair.color.shape[1] / size[0]) / (pair.color.shape[0] / size[1])
+    return bool(1 / SAME_SHAPE <= pixels / images <= SAME_SHAPE)
 
 
 def _inspect(depth: Tensor, settings: FrontEndSettings) -> tuple[Tensor, Tensor, Tensor]:

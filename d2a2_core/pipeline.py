@@ -89,6 +89,7 @@ class PipelineResult:
             measurement is not the mean of its cell), metres; NaN without any.
         removed: Number of measurements rejected.
         offset: (dx, dy), whole pixels by which colour was found or said to lie beside depth, and which were taken out.
+        doubts: Code and message of what a person should look at, for instance evidence on registration that conflicts.
     """
 
     depth: np.ndarray
@@ -102,6 +103,7 @@ class PipelineResult:
     residual: float
     removed: int
     offset: tuple[int, int] = (0, 0)
+    doubts: tuple[tuple[str, str], ...] = ()
 
 
 class DepthPipeline:
@@ -174,7 +176,7 @@ class DepthPipeline:
 
         Raises:
             RegistrationError: Depth has to be registered, but something for it is missing.
-            ValueError: Sizes that cannot be; see :func:`d2a2_core.depth.lr_grid.choose_scale`.
+            ValueError: Sizes or calibrations that cannot be; see :func:`d2a2_core.depth.lr_grid.choose_scale`.
         """
         settings, measured = self.settings, self.front_end.prepare(pair, self.settings)
         # Where depth lies is what was measured, so colour is moved to it, and the results move with colour back.
@@ -219,6 +221,7 @@ class DepthPipeline:
             assumed_registered=measured.plan.assumed,
             residual=largest if largest >= 0 else float("nan"),
             removed=measured.rejected,
+            doubts=measured.doubts,
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from d2a2_core.depth.lr_grid import MAX_SHAPE_DIFFERENCE, SAME_SHAPE, shape_difference
 from d2a2_core.depth.provenance import POINTS_PROVENANCE, only
 from d2a2_core.depth.units import to_millimetres
 from d2a2_core.errors import CodedError
@@ -19,10 +20,12 @@ from d2a2_core.geometry import Camera, CameraPair, Extrinsics, back_project
 from d2a2_core.messages.camera_info import (
     RECTIFIED_INPUTS,
     camera_from_info,
+    has_distortion,
     info_with_camera,
     is_rectified,
     rectified_info,
     resized_info,
+    with_usable_k,
 )
 from d2a2_core.messages.cloud import pack_cloud
 from d2a2_core.messages.encodings import FrameError
@@ -32,7 +35,6 @@ OUTPUT_ENCODINGS = ("32FC1", "16UC1")
 STAMP_SOURCES = ("color", "depth")
 #: What people are told of the two images.
 WORDS = {"color": "colour", "depth": "depth"}
-_SAME_SHAPE = 0.02  # relative difference of aspect ratios between an image and its camera info
 
 
 @dataclass(frozen=True)
@@ -230,8 +232,9 @@ class Stream:
         self._note_sizes(color.shape[:2], depth.shape)
         frames = pair.color.header.frame_id, pair.depth.header.frame_id
         header = self._host.header(stamp, options.output_frame or frames[0])
-        info, camera = self._camera("color", pair.color_info, color.shape[:2], header, options)
-        _, depth_camera = self._camera("depth", pair.depth_info, depth.shape, header, options)
+        color_view = self._view("color", pair.color_info, color.shape[:2], header, options)
+        depth_view = self._view("depth", pair.depth_info, depth.shape, header, options)
+        info, camera = color_view.info, color_view.camera
         if pair.color_info is None:
             self._host.report(
                 "no_color_info",
@@ -240,8 +243,20 @@ class Stream:
             )
         by_hand = self.engine.settings.registration == "off"
         extrinsics = None if by_hand else self._host.extrinsics(*frames)
-        result = self.engine.process(CameraPair(color, depth, camera, depth_camera, extrinsics, *frames), sigma)
-        self._note_result(result, frames)
+        views = CameraPair(
+            color,
+            depth,
+            camera,
+            depth_view.camera,
+            extrinsics,
+            *frames,
+            depth_topic=self.topics.depth,
+            depth_rectified=depth_view.rectified,
+            color_problem=color_view.problem,
+            depth_problem=depth_view.problem,
+        )
+        result = self.engine.process(views, sigma)
+        self._note_result(result)
         rectified = self.engine.settings.output_geometry == "rectified"
         if info is not None and result.camera is not None and (rectified or result.camera != camera):
             info = info_with_camera(info, result.camera)
@@ -255,33 +270,48 @@ class Stream:
         except FrameError as error:
             raise FrameError(f"{which}_{error.code}", f"{WORDS[which]}: {error}", error.detail) from error
 
-    def _camera(
-        self, which: str, info: Any | None, size: tuple[int, ...], header: Any, options: StreamOptions
-    ) -> tuple[Any | None, Camera | None]:
-        """The camera info for the image of ``size`` (H, W) that really came, and its camera; None where there is no such."""
+    def _view(self, which: str, info: Any | None, size: tuple[int, ...], header: Any, options: StreamOptions) -> _View:
+        """What the camera info says of the image of ``size`` (H, W) that really came; what is wrong with it is reported."""
         if info is None:
-            return None, None
+            return _View(problem="none came")
         topic, frame = getattr(self.topics, which), info.header.frame_id
-        if is_rectified(options.rectified_input, which, topic):
+        rectified = is_rectified(options.rectified_input, which, topic) and has_distortion(info)
+        if rectified:
             try:
                 info = rectified_info(info)
             except ValueError as error:
-                self._host.report(f"{which}_info_rectified", f"camera info for {topic} is not used: it {error}")
-                return None, None
+                return self._unusable(f"{which}_info_rectified", f"camera info for {topic} is not used: it {error}")
         height, width = size
         whole = info.width and info.height and not info.roi.width
-        if whole and abs(info.width * height / (info.height * width) - 1) > _SAME_SHAPE:
+        if whole and shape_difference(size, (info.height, info.width)) > SAME_SHAPE:
+            said = f"camera info of '{frame}' is for {info.width}x{info.height}, its image has {width}x{height}"
+            if shape_difference(size, (info.height, info.width)) > MAX_SHAPE_DIFFERENCE:
+                return self._unusable(
+                    f"{which}_info_shape", f"{said}: it is of another image, or that is turned or cut"
+                )
             self._host.report(
                 f"{which}_info_shape",
-                f"camera info of '{frame}' is for {info.width}x{info.height}, its image has {width}x{height}: it is stretched to "
-                "that; if the driver cuts the image, the calibration is wrong",
+                f"{said}: it is stretched to that; if the driver cuts the image, the calibration is wrong",
             )
+        info, assumed = with_usable_k(info)
+        if assumed:
+            self._host.report(f"{which}_info_k", f"camera info of '{frame}': {assumed}")
         info = resized_info(info, width, height, header)
         try:
-            return info, camera_from_info(info)
+            camera = camera_from_info(info)
         except ValueError as error:
-            self._host.report(f"{which}_info", f"camera info of '{frame}': {error}")
-            return info, None
+            return self._unusable(f"{which}_info", f"camera info of '{frame}': {error}", info)
+        if camera.distorted and not info.distortion_model:
+            self._host.report(
+                f"{which}_distortion",
+                f"camera info of '{frame}' has {len(info.d)} distortion coefficients without a model's name; they are taken as "
+                f"those of {camera.model}",
+            )
+        return _View(info, camera, rectified)
+
+    def _unusable(self, code: str, message: str, info: Any | None = None) -> _View:
+        self._host.report(code, message)
+        return _View(info, problem=message)
 
     def _note_sizes(self, color: tuple[int, ...], depth: tuple[int, ...]) -> None:
         """Warns about a change that is legal but usually unintended."""
@@ -295,15 +325,32 @@ class Stream:
             )
         self._sizes = (color, depth)
 
-    def _note_result(self, result: PipelineResult, frames: tuple[str, str]) -> None:
+    def _note_result(self, result: PipelineResult) -> None:
         if result.offset != self._offset:
             self._offset = result.offset
             self._host.inform(f"colour lies {result.offset[0]:+d} {result.offset[1]:+d} px beside depth, taken out")
         if result.registration != self._registration:
             self._registration = result.registration
             self._host.inform(result.registration)
-        if frames[0] != frames[1] and result.assumed_registered:
-            self._host.report("assumed_registered", result.registration)
+        for code, message in result.doubts:
+            self._host.report(code, message)
+
+
+@dataclass(frozen=True)
+class _View:
+    """What a camera info says of an image.
+
+    Attributes:
+        info: The info for the image as it came; None without one.
+        camera: Its camera; None where the info does not give one.
+        rectified: Whether the image comes without the distortion of the info that was sent.
+        problem: Why there is no camera, for people.
+    """
+
+    info: Any | None = None
+    camera: Camera | None = None
+    rectified: bool = False
+    problem: str = ""
 
 
 def stamp_ns(header: Any) -> int:

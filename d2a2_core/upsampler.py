@@ -130,7 +130,7 @@ class DepthUpsampler:
         Args:
             color: (H, W, 3) uint8 RGB.
             depth: (h, w) metres along z; NaN, 0, negative and infinite values are invalid. Same view as ``color``, and
-                H / h and W / w each from 1 to 32, whole or not.
+                H / h and W / w each from 1/4 to 32, whole or not.
 
         Raises:
             ValueError: wrong shape, type or ratio; the message says what was expected and what came.

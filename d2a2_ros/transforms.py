@@ -81,7 +81,7 @@ class ExtrinsicsSource:
             return None
         t, q = transform.translation, transform.rotation
         try:
-            return Extrinsics.from_quaternion((t.x, t.y, t.z), (q.x, q.y, q.z, q.w))
+            return Extrinsics.from_quaternion((t.x, t.y, t.z), (q.x, q.y, q.z, q.w), stated=False)
         except ValueError as error:
             raise ValueError(
                 f"the transform from '{frames[1]}' to '{frames[0]}' on TF cannot be used: {error}"

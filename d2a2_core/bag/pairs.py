@@ -40,7 +40,7 @@ class BagHost:
             self._summary.note(f"/tf_static does not say where '{depth_frame}' is in '{color_frame}'")
             return None
         translation, quaternion = found
-        return Extrinsics.from_quaternion(translation.tolist(), quaternion.tolist())
+        return Extrinsics.from_quaternion(translation.tolist(), quaternion.tolist(), stated=False)
 
 
 class PairConverter:

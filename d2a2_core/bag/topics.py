@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from d2a2_core.bag.storage import BagError, messages, typestore
+from d2a2_core.geometry.evidence import says_registered
 from d2a2_core.messages.encodings import COLOR_ENCODINGS, DEPTH_ENCODINGS, is_compressed_depth
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 INFO = "sensor_msgs/msg/CameraInfo"
 
-_REGISTERED = ("aligned", "registered", "depth_to_rgb", "depth_to_color", "depth_to_colour")
 _COLOR_NAMES = ("rgb", "color", "colour")
 _NEITHER = ("infra", "/ir/", "/ir_", "confidence", "disparity", "fisheye")  # images, but of no use here
 
@@ -31,7 +31,7 @@ class Candidate:
     @property
     def registered(self) -> bool:
         """Whether its name says that the depth is in the colour camera's view."""
-        return any(word in self.topic.lower() for word in _REGISTERED)
+        return says_registered(self.topic)
 
     def __str__(self) -> str:
         return f"{self.topic} ({self.encoding})"

@@ -90,6 +90,36 @@ def masked_bilinear(depth: Tensor, size: tuple[int, int], cell: tuple[float, flo
     return torch.where((high - low) <= max_step * low, (weights * corners).sum(0), nearest)
 
 
+def reduce_surfaces(depth: Tensor, size: tuple[int, int], max_step: float = 0.05) -> Tensor:
+    """Reduces depth (B, 1, h, w), NaN where invalid, to (B, 1, H, W), H <= h and W <= w, over the same rectangle.
+
+    A cell on one surface becomes the mean of what was measured in it. One with values further apart than ``max_step`` of the
+    nearest of them takes the value of the pixel at its centre, so that nothing is mixed across a depth edge. Too few values are a
+    hole, as in :func:`masked_area`.
+    """
+    cell = depth.shape[-2] / size[0], depth.shape[-1] / size[1]
+    if cell == (1, 1):
+        return depth
+    lowest = -_cell_maximum(-depth, size, cell)
+    highest = _cell_maximum(depth, size, cell)
+    mean, centre = masked_area(depth, size, cell), nearest_pixel(depth, size)
+    return torch.where(highest - lowest <= max_step * lowest, mean, centre.where(mean.isfinite(), mean))
+
+
+def _cell_maximum(depth: Tensor, size: tuple[int, int], cell: tuple[float, float]) -> Tensor:
+    """Largest valid value among the pixels that each cell touches, -inf without any; one axis after the other."""
+    values = depth.nan_to_num(-torch.inf)
+    for axis in (-2, -1):
+        start = torch.arange(size[axis], device=depth.device, dtype=torch.float64) * cell[axis]
+        # The margin keeps rounding from adding a pixel that the cell only touches.
+        first, last = (start + 1e-6).floor().long(), (start + cell[axis] - 1e-6).floor().long()
+        last = last.clamp(max=values.shape[axis] - 1)
+        steps = int((last - first).amax()) + 1
+        taken = [values.index_select(axis, torch.minimum(first + step, last)) for step in range(steps)]
+        values = torch.stack(taken).amax(0)
+    return values
+
+
 def _overlap(source: int, target: int, cell: float, like: Tensor) -> Tensor:
     """(target, source): how much of each source pixel lies in each target cell."""
     edges = torch.arange(target + 1, device=like.device, dtype=torch.float64) * cell

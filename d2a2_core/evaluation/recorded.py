@@ -19,7 +19,7 @@ from d2a2_core.data.sensors.tof import OFF, simulate_tof
 from d2a2_core.data.sets.benchmarks import Sample
 from d2a2_core.depth import doubtful_pixels
 from d2a2_core.geometry import Camera
-from d2a2_core.geometry.plan import same_projection
+from d2a2_core.geometry.evidence import same_projection
 from d2a2_core.recording import Frame, Recording, RecordingError
 
 

@@ -23,6 +23,9 @@ class CameraPair:
         extrinsics: Depth camera -> colour camera, None where unknown.
         color_frame: frame_id of the colour image.
         depth_frame: frame_id of the depth image; the same one means that depth is in the colour camera's place already.
+        depth_topic: Topic of the depth image, whose name may say that depth is registered; empty where there is none.
+        depth_rectified: Whether a lens distortion is known to have been taken out of the depth image.
+        color_problem, depth_problem: Why there is no camera, for people.
 
     Raises:
         ValueError: Arrays of another shape or type.
@@ -35,6 +38,10 @@ class CameraPair:
     extrinsics: Extrinsics | None = None
     color_frame: str = ""
     depth_frame: str = ""
+    depth_topic: str = ""
+    depth_rectified: bool = False
+    color_problem: str = ""
+    depth_problem: str = ""
 
     def __post_init__(self) -> None:
         check_images(self.color, self.depth)

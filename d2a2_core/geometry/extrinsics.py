@@ -21,6 +21,8 @@ class Extrinsics:
     Attributes:
         rotation: (3, 3) float64, read-only; what comes in may be off by 1e-3 and is made exactly orthonormal.
         translation: (3,) float64 metres, read-only.
+        stated: Whether a person or a calibration says so; what drivers put on TF is weaker evidence, since some leave registered
+            depth in the depth camera's frame. Does not count in comparisons.
 
     Raises:
         ValueError: wrong shape, numbers that are not finite, or a matrix that is not a rotation.
@@ -28,6 +30,7 @@ class Extrinsics:
 
     rotation: np.ndarray
     translation: np.ndarray
+    stated: bool = True
 
     def __post_init__(self) -> None:
         rotation = _numbers("rotation", self.rotation, (3, 3))
@@ -56,7 +59,9 @@ class Extrinsics:
         return cls(np.eye(3), np.zeros(3))
 
     @classmethod
-    def from_quaternion(cls, translation: Sequence[float], quaternion_xyzw: Sequence[float]) -> Extrinsics:
+    def from_quaternion(
+        cls, translation: Sequence[float], quaternion_xyzw: Sequence[float], stated: bool = True
+    ) -> Extrinsics:
         """From a translation in metres and a unit quaternion x, y, z, w (as in geometry_msgs/Transform).
 
         Raises:
@@ -75,7 +80,7 @@ class Extrinsics:
             [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
             [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
         ]
-        return cls(np.array(rotation), np.asarray(translation))
+        return cls(np.array(rotation), np.asarray(translation), stated)
 
     @classmethod
     def from_values(cls, values: Sequence[float]) -> Extrinsics:

@@ -51,8 +51,8 @@ def plan(mode="auto", rectify=False, color=COLOR, depth=DEPTH, extrinsics=None, 
         ({"frames": ("c", "c"), "depth": COLOR.resized(24, 16), "lr_size": (16, 24)}, False, "registered already"),
         ({"depth": COLOR.resized(24, 16), "lr_size": (16, 24)}, False, "the intrinsics are the colour camera's"),
         ({"depth": COLOR.resized(24, 16), "lr_size": (16, 24), "extrinsics": BESIDE}, True, "in frame 'd'"),
-        ({"depth": None}, False, "no usable camera info of the depth camera"),
-        ({"color": None}, False, "no usable camera info of the colour camera"),
+        ({"depth": None, "frames": ("c", "c")}, False, "no usable camera info of the depth camera"),
+        ({"color": None, "frames": ("c", "c")}, False, "no usable camera info of the colour camera"),
         ({"mode": "off", "extrinsics": BESIDE}, False, "off by parameter"),
         ({"mode": "on", "frames": ("c", "c")}, True, "on by parameter"),
         ({"frames": ("c", "c"), "extrinsics": BESIDE}, True, "same frame 'c', but extrinsics"),
@@ -68,6 +68,7 @@ def test_whether_depth_is_registered(changes, registered, why):
     ("changes", "message"),
     [
         ({}, "the transform from 'd' to 'c' is not known"),
+        ({"depth": None, "extrinsics": BESIDE}, "camera info of the depth camera"),
         ({"mode": "on", "depth": None, "extrinsics": BESIDE}, "camera info of the depth camera"),
         ({"mode": "on", "color": None, "extrinsics": BESIDE}, "camera info of the colour camera"),
         ({"rectify": True, "color": None}, "needs the colour camera's"),
@@ -104,6 +105,81 @@ def test_another_lens_is_another_view():
     same = replace(lens, model="rational_polynomial", distortion=(-0.3, *[0.0] * 7))  # the same lens, written otherwise
     result = [plan(color=lens, depth=d.resized(24, 16), lr_size=(16, 24), frames=("c", "c")) for d in (other, same)]
     assert [r.route is not None for r in result] == [True, False]
+
+
+def sized(color_size, lr_size, *cameras, **settings):
+    """Result of a pair of gray and 1.5 m, sizes (H, W)."""
+    images = np.full((*color_size, 3), 128, np.uint8), np.full(lr_size, 1.5, np.float32)
+    return make(**settings).process(CameraPair(*images, *cameras))
+
+
+@pytest.mark.parametrize(
+    ("color_size", "lr_size", "said"),
+    [
+        ((96, 64), (24, 32), "turned by 90 degrees: turn it back"),  # portrait over landscape: ratios 2 and 4
+        ((64, 96), (24, 16), "turned by 90 degrees: turn it back"),
+        ((72, 96), (24, 44), "one of them is cut: cut the other"),
+        ((72, 128), (24, 24), "one of them is cut"),
+    ],
+)
+def test_images_of_other_shapes_are_refused(color_size, lr_size, said):
+    with pytest.raises(ValueError, match=said) as caught:
+        sized(color_size, lr_size)
+    assert caught.value.code == "axis_ratio"
+    assert 'set registration to "on"' in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("color_size", "lr_size", "doubted"),
+    [
+        ((72, 96), (24, 32), False),
+        ((720, 1280), (180, 317), False),  # 1 % is rounding
+        ((65, 96), (9, 14), False),  # and so is a row of 9
+        ((96, 128), (24, 36), True),  # 4:3 over 3:2
+        ((96, 120), (24, 36), True),
+    ],
+)
+def test_images_of_other_shapes_are_doubted(color_size, lr_size, doubted):
+    assert ("axis_ratio" in dict(sized(color_size, lr_size, registration="off").doubts)) == doubted
+
+
+def test_calibrations_account_for_other_shapes_unless_one_is_the_other_resized():
+    """Depth of 24 x 24 pixels that are twice as wide as high, over colour of 48 x 96."""
+    color = Camera(96, 48, 80.0, 80.0, 47.5, 23.5)
+    depth = Camera(24, 24, 20.0, 40.0, 11.52, 11.48)
+    assert not sized((48, 96), (24, 24), color, depth).doubts
+    with pytest.raises(ValueError, match="ratio of 4 x 2"):
+        sized((48, 96), (24, 24), color, color.resized(24, 24))
+    with pytest.raises(ValueError, match="ratio of 4 x 2"):
+        sized((48, 96), (24, 24))
+
+
+@pytest.mark.parametrize("registered", [True, False])
+def test_depth_larger_than_colour_is_reduced(registered):
+    """424x240 over 320x180, as a depth camera of more pixels beside a small colour image; a box before a wall, and a hole."""
+    depth = np.full((240, 424), 3.0, np.float32)
+    depth[80:160, 150:290] = 1.0
+    depth[20:50, 20:60] = np.nan
+    pair = CameraPair(np.full((180, 320, 3), 128, np.uint8), depth)
+    if not registered:
+        cameras = Camera(320, 180, 250.0, 250.0, 159.5, 89.5), Camera(424, 240, 331.3, 333.3, 211.5, 119.5)
+        pair = replace(pair, color_camera=cameras[0], depth_camera=cameras[1])
+    result = make(max_fill_px=0.0, registration="off" if registered else "on").process(pair)
+    assert result.depth.shape == (180, 320)
+    assert ("registered here" in result.registration) != registered
+    inside, outside, hole = np.s_[66:114, 120:212], np.s_[145:170, 20:300], np.s_[18:34, 18:42]
+    np.testing.assert_allclose(result.depth[inside], 1.0, atol=1e-3)
+    np.testing.assert_allclose(result.depth[outside], 3.0, atol=1e-3)
+    assert np.isnan(result.depth[hole]).all()
+
+
+def test_a_focal_length_that_spreads_a_measurement_over_hundreds_of_pixels_is_refused():
+    tiny = Camera(64, 48, 3.04, 3.04, 31.5, 23.5)
+    color = Camera(1280, 720, 600.0, 600.0, 640.0, 360.0)
+    pair = CameraPair(np.zeros((720, 1280, 3), np.uint8), np.ones((48, 64), np.float32), color, tiny)
+    with pytest.raises(ValueError, match="spread over 197 pixels of the colour image") as caught:
+        make().process(pair)
+    assert caught.value.code == "spread"
 
 
 def test_with_everything_off_it_is_the_upsampler():

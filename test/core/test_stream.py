@@ -142,16 +142,18 @@ def test_an_unreadable_image_has_a_code_that_names_it(which, said):
 def test_an_info_of_another_size_is_scaled_to_the_image_and_its_camera_goes_to_the_engine():
     stream, engine, host = make()
     result = stream.process(pair(infos=(info(64, 48), info(8, 6, "d"))), StreamOptions())
-    assert host.codes == ["assumed_registered"]
+    assert not host.codes
     assert engine.pairs[0].color_camera == Camera(32, 24, 10.0, 10.5, 15.75, 11.75)
     assert engine.pairs[0].depth_camera == Camera(8, 6, 20.0, 21.0, 4.0, 3.0)
     assert (result.info.width, result.info.k[0], result.info.header) == (32, 10.0, result.header)
 
 
-def test_an_info_of_another_shape_is_reported():
-    stream, _, host = make()
-    stream.process(pair(infos=(info(64, 30), None)), StreamOptions())
+@pytest.mark.parametrize(("size", "used"), [((64, 46), True), ((64, 30), False), ((24, 32), False)], ids=str)
+def test_an_info_of_another_shape_is_reported_and_one_of_another_image_not_used(size, used):
+    stream, engine, host = make()
+    result = stream.process(pair(infos=(info(*size), None)), StreamOptions())
     assert "color_info_shape" in host.codes
+    assert (engine.pairs[0].color_camera is not None) == (result.info is not None) == used
 
 
 def test_without_a_colour_info_there_is_neither_info_nor_cloud_and_that_is_reported():
@@ -168,11 +170,41 @@ def test_without_a_colour_info_there_is_neither_info_nor_cloud_and_that_is_repor
 def test_an_uncalibrated_info_is_passed_on_but_is_no_camera():
     stream, engine, host = make()
     blank = info(32, 24)
-    blank.k[:] = 0
+    blank.k[:] = blank.p[:] = 0
     result = stream.process(pair(infos=(blank, None)), StreamOptions())
     assert engine.pairs[0].color_camera is None
     assert result.info is not None
     assert "color_info" in host.codes
+    assert "not calibrated" in engine.pairs[0].color_problem
+
+
+def test_k_of_the_identity_is_replaced_by_p_in_the_outputs_too():
+    stream, engine, host = make()
+    blank = info(64, 48)
+    blank.k[:] = np.eye(3).ravel()
+    result = stream.process(pair(infos=(blank, None)), StreamOptions())
+    assert engine.pairs[0].color_camera == Camera(32, 24, 10.0, 10.5, 15.75, 11.75)
+    assert result.info.k[0] == 10.0
+    assert "P is taken in its place" in dict(host.reports)["color_info_k"]
+
+
+def test_coefficients_without_a_name_are_said():
+    stream, engine, host = make()
+    given = info(32, 24, d=(0.1, 0, 0, 0, 0))
+    given.distortion_model = ""
+    stream.process(pair(infos=(given, None)), StreamOptions())
+    assert engine.pairs[0].color_camera.model == "plumb_bob"
+    assert "5 distortion coefficients without a model's name" in dict(host.reports)["color_distortion"]
+
+
+def test_the_engine_is_told_of_names_problems_and_rectification():
+    lens = info(8, 6, "d", d=(0.1, 0, 0, 0, 0))
+    stream, engine, _ = make(Topics("/color", "/depth/image_rect"))
+    stream.process(pair(infos=(None, lens)), StreamOptions())
+    given = engine.pairs[0]
+    assert (given.depth_topic, given.depth_rectified, given.color_problem) == ("/depth/image_rect", True, "none came")
+    stream.process(pair(9, infos=(None, info(8, 6, "d"))), StreamOptions())
+    assert not engine.pairs[1].depth_rectified  # whether its distortion was taken out, nobody knows
 
 
 def test_what_comes_from_a_rectifying_node_has_no_distortion():
@@ -224,13 +256,13 @@ def test_changes_are_told_once():
     stream.process(pair(20, size=(48, 64), frames=("c", "c")), StreamOptions())
     assert host.told == ["as said", "colour lies +2 -1 px beside depth, taken out", "otherwise"]
     assert host.codes.count("sizes") == 1
-    assert "assumed_registered" not in host.codes
 
 
-def test_depth_that_is_only_assumed_to_be_registered_is_reported_where_frames_differ():
-    stream, _, host = make()
+def test_what_is_doubtful_is_reported():
+    stream, engine, host = make()
+    engine.changes = {"doubts": (("registration_evidence", "one says so, one says no"), ("axis_ratio", "cut?"))}
     stream.process(pair(), StreamOptions())
-    assert "assumed_registered" in host.codes
+    assert host.reports[-2:] == [("registration_evidence", "one says so, one says no"), ("axis_ratio", "cut?")]
 
 
 def test_outputs_are_made_only_where_wanted_and_as_chosen():

@@ -317,10 +317,31 @@ def test_bad_images_are_named():
             make().upsample(color, bad_depth)
 
 
-@pytest.mark.parametrize("lr_size", [(17, 16), (16, 17), (40, 40), (4, 0), (0, 0)], ids=str)
-def test_depth_larger_than_colour_is_refused(lr_size):
-    with pytest.raises(ValueError, match="expected 1 to 32 along each axis"):
+@pytest.mark.parametrize("lr_size", [(65, 16), (16, 65), (400, 400), (4, 0), (0, 0)], ids=str)
+def test_depth_far_larger_than_colour_or_empty_is_refused(lr_size):
+    with pytest.raises(ValueError, match="expected 1/4 to 32 along each axis") as caught:
         make().upsample(gray(16, 16), np.ones(lr_size, np.float32))
+    assert caught.value.code == "size_ratio"
+
+
+@pytest.mark.parametrize("size", [(0, 16), (16, 0), (0, 0)], ids=str)
+def test_an_empty_colour_image_is_refused(size):
+    with pytest.raises(ValueError, match="expected 1/4 to 32 along each axis"):
+        make().upsample(gray(*size), np.ones((4, 4), np.float32))
+
+
+@pytest.mark.parametrize("lr_size", [(17, 16), (16, 17), (40, 40), (64, 64), (64, 8), (21, 37)], ids=str)
+def test_depth_larger_than_colour_is_reduced_each_surface_by_itself(lr_size):
+    """Near to the left, far to the right, a hole between: where a colour pixel sees one of them alone, it keeps it."""
+    depth = np.full(lr_size, 1.0, np.float32)
+    x = (np.arange(lr_size[1]) + 0.5) / lr_size[1]
+    depth[:, x > 0.4] = np.nan
+    depth[:, x > 0.7] = 4.0
+    result = make(max_fill_px=0.0).upsample(gray(16, 16), depth)
+    left, right = result.depth[:, :3], result.depth[:, 14:]
+    np.testing.assert_allclose(left, 1.0, atol=1e-5)
+    np.testing.assert_allclose(right, 4.0, atol=1e-5)
+    assert np.isnan(result.depth[:, 8:10]).all()
 
 
 def test_ratio_above_32_is_refused():

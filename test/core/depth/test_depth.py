@@ -8,7 +8,7 @@ import torch
 from scipy.ndimage import distance_transform_edt
 
 from d2a2_core.depth import fill_holes, invalid_to_nan, nearest_pixel, regrid, valid_range, within_distance
-from d2a2_core.depth.resample import masked_area, masked_bilinear
+from d2a2_core.depth.resample import masked_area, masked_bilinear, reduce_surfaces
 
 SIZES = [(16, 16), (13, 21), (1, 9), (9, 1), (1, 1), (2, 3), (40, 7)]
 
@@ -298,3 +298,47 @@ def test_nearest_pixel_is_the_cell_the_centre_lies_in(size):
     image = torch.arange(20.0).view(1, 1, 4, 5)
     rows, cols = (np.floor((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(size, (4, 5), strict=True))
     np.testing.assert_array_equal(nearest_pixel(image, size)[0, 0].numpy(), image[0, 0].numpy()[np.ix_(rows, cols)])
+
+
+# --- reducing ---------------------------------------------------------------------------------------------------------
+
+
+def reduced_slowly(depth, size, max_step=0.05):
+    """One cell after the other, by the pixels that it touches."""
+    (h, w), (height, width) = depth.shape, size
+    out = np.full(size, np.nan)
+    for i, j in np.ndindex(*size):
+        top, left, bottom, right = i * h / height, j * w / width, (i + 1) * h / height, (j + 1) * w / width
+        rows = np.arange(int(top + 1e-6), min(math.ceil(bottom - 1e-6), h))
+        cols = np.arange(int(left + 1e-6), min(math.ceil(right - 1e-6), w))
+        share = np.outer(
+            np.minimum(rows + 1, bottom) - np.maximum(rows, top), np.minimum(cols + 1, right) - np.maximum(cols, left)
+        )
+        values = depth[np.ix_(rows, cols)]
+        known = np.isfinite(values)
+        if share[known].sum() < 0.25 * share.sum() - 1e-4:
+            continue
+        if values[known].max() - values[known].min() <= max_step * values[known].min():
+            out[i, j] = (share * np.nan_to_num(values))[known].sum() / share[known].sum()
+        else:
+            out[i, j] = depth[int((top + bottom) / 2), int((left + right) / 2)]
+    return out
+
+
+@pytest.mark.parametrize("size", [(16, 24), (15, 21), (8, 24), (16, 11), (5, 7), (1, 1)], ids=str)
+def test_reducing_is_the_slow_reference(size):
+    depth = smooth((16, 24), dtype=torch.float64)
+    depth[..., 6:, 9:] = 4
+    depth = torch.where(holey((16, 24), 0.3).isnan(), torch.nan, depth)
+    result = reduce_surfaces(depth, size)
+    np.testing.assert_allclose(result[0, 0].numpy(), reduced_slowly(depth[0, 0].numpy(), size), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(180, 320), (177, 200), (60, 106)], ids=str)
+def test_reducing_makes_no_value_between_two_surfaces(size):
+    depth = torch.full((1, 1, 240, 424), 3.0)
+    depth[..., 37:161, 51:290] = 1.0
+    depth[..., 100:120, 300:350] = torch.nan
+    result = reduce_surfaces(depth, size)
+    assert set(result[result.isfinite()].round(decimals=4).tolist()) == {1.0, 3.0}
+    assert result.isnan().float().mean() == pytest.approx(20 * 50 / (240 * 424), rel=0.25)
