@@ -283,16 +283,8 @@ class Stream:
                 return self._unusable(f"{which}_info_rectified", f"camera info for {topic} is not used: it {error}")
         height, width = size
         whole = info.width and info.height and not info.roi.width
-        if whole and shape_difference(size, (info.height, info.width)) > SAME_SHAPE:
-            said = f"camera info of '{frame}' is for {info.width}x{info.height}, its image has {width}x{height}"
-            if shape_difference(size, (info.height, info.width)) > MAX_SHAPE_DIFFERENCE:
-                return self._unusable(
-                    f"{which}_info_shape", f"{said}: it is of another image, or that is turned or cut"
-                )
-            self._host.report(
-                f"{which}_info_shape",
-                f"{said}: it is stretched to that; if the driver cuts the image, the calibration is wrong",
-            )
+        stretched = shape_difference(size, (info.height, info.width)) if whole else 1.0
+        shapes = f"camera info of '{frame}' is for {info.width}x{info.height}, its image has {width}x{height}"
         info, assumed = with_usable_k(info)
         if assumed:
             self._host.report(f"{which}_info_k", f"camera info of '{frame}': {assumed}")
@@ -301,6 +293,16 @@ class Stream:
             camera = camera_from_info(info)
         except ValueError as error:
             return self._unusable(f"{which}_info", f"camera info of '{frame}': {error}", info)
+        oblong = max(camera.fx / camera.fy, camera.fy / camera.fx)
+        if stretched >= MAX_SHAPE_DIFFERENCE and oblong >= MAX_SHAPE_DIFFERENCE:
+            return self._unusable(
+                f"{which}_info_shape", f"{shapes}, which is turned or cut: the calibration is not used"
+            )
+        if stretched > SAME_SHAPE:
+            self._host.report(
+                f"{which}_info_shape",
+                f"{shapes}: it is stretched to that; if the driver cuts the image, the calibration is wrong",
+            )
         if camera.distorted and not info.distortion_model:
             self._host.report(
                 f"{which}_distortion",

@@ -92,8 +92,8 @@ SPECS = (
     Spec(
         "registration",
         "auto",
-        "Whether depth is registered to the colour camera here: on, off or auto (decided by frame_ids, sizes and "
-        "intrinsics).",
+        "Whether depth is registered to the colour camera here: on, off or auto (decided by the topic's name, intrinsics, "
+        "sizes, frame_ids and TF).",
         choices=REGISTRATIONS,
         details="See [Registration](#registration).",
     ),

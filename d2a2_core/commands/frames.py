@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import yaml
@@ -63,6 +64,8 @@ def _upsample(o: argparse.Namespace) -> None:
         if result.sigma is not None:
             Image.fromarray(to_millimetres(10 * result.sigma)).save(o.out / f"{frame.name}.sigma.png")
     print(f"{len(frames)} depth images written to {o.out}; {result.registration}")
+    for _, message in result.doubts:
+        print(f"warning: {message}", file=sys.stderr)
 
 
 def _offset_options(p: argparse.ArgumentParser) -> None:

@@ -56,7 +56,9 @@ def weigh(pair: CameraPair) -> Verdict:
         why = f"depth is registered already: the name of its topic '{pair.depth_topic}' says so"
         return Verdict(True, why + (f", although {' and '.join(against)}" if against else ""), conflict=bool(against))
     if pair.color_frame == pair.depth_frame:
-        return _weigh_same_place(pair, f"same frame '{pair.color_frame}'")
+        return _weigh_same_place(
+            pair, f"same frame '{pair.color_frame}'" if pair.color_frame else "no frames are named"
+        )
     frames = f"frames '{pair.depth_frame}' and '{pair.color_frame}'"
     if pair.extrinsics and pair.extrinsics.is_identity() and pair.color_camera and pair.depth_camera:
         return _weigh_same_place(pair, f"{frames} in one place")

@@ -131,14 +131,13 @@ class Bench:
         """Publishes one message."""
         self._publishers[topic].publish(msg)
 
-    def send_pair(self, stamp=1.0, color=None, depth=None, offset=0.0, frame_id="color_frame"):
-        """A colour and a depth image; ``stamp`` in seconds."""
+    def send_pair(self, stamp=1.0, color=None, depth=None, offset=0.0, frame_id="color_frame", depth_frame=None):
+        """A colour and a depth image, in one frame unless said otherwise; ``stamp`` in seconds."""
         color = np.full((32, 48, 3), 100, np.uint8) if color is None else color
         depth = np.full((8, 12), 1500, np.uint16) if depth is None else depth
         self.send("color/image_raw", image(color, "rgb8", stamp, frame_id))
-        self.send(
-            "depth/image_raw", image(depth, "32FC1" if depth.dtype == np.float32 else "16UC1", stamp + offset, "d")
-        )
+        encoding = "32FC1" if depth.dtype == np.float32 else "16UC1"
+        self.send("depth/image_raw", image(depth, encoding, stamp + offset, depth_frame or frame_id))
 
     def wait(self, condition, seconds=60.0):
         """Waits for a condition, and fails if it does not come true."""

@@ -151,7 +151,7 @@ def test_newest_pair_replaces_the_waiting_one_and_stamps_never_go_back(bench, mo
         ("truncated", "truncated"),
         ("short step", "step"),
         ("empty", "empty"),
-        ("depth larger than colour", "ratio"),
+        ("depth far larger than colour", "ratio"),
     ],
 )
 def test_a_bad_frame_is_reported_once_and_the_node_lives_on(bench, fault, expected):
@@ -174,7 +174,7 @@ def test_a_bad_frame_is_reported_once_and_the_node_lives_on(bench, fault, expect
         elif fault == "empty":
             depth.width = 0
         else:
-            depth = image(np.full((64, 96), 1000, np.uint16), "16UC1", stamp)
+            depth = image(np.full((160, 240), 1000, np.uint16), "16UC1", stamp)
         return color, depth
 
     for stamp in (1.0, 2.0, 3.0):
@@ -416,7 +416,19 @@ def test_topics_on_which_nothing_comes_are_named(bench, monkeypatch):
     assert "/depth/image_raw (1 publishers)" in message
 
 
-def test_depth_in_another_frame_is_said_once(bench):
+def test_depth_in_another_frame_without_camera_infos_is_refused_and_said_once(bench):
+    b = bench()
+    b.listen(DEPTH, Image)
+    for i in (1.0, 2.0):
+        b.send_pair(stamp=i, depth_frame="depth_frame")
+        b.wait(lambda i=i: b.node.statistics["unusable"] == int(i))
+    (said,) = (w for w in b.warnings if "depth has to be registered" in w)
+    assert "no usable camera info of the colour camera (none came)" in said
+    assert 'registration to "off"' in said
+    assert not b.out[DEPTH]
+
+
+def test_depth_in_the_same_frame_without_camera_infos_is_taken_as_registered_and_said_once(bench):
     b = bench()
     b.listen(DEPTH, Image)
     for i in (1.0, 2.0):

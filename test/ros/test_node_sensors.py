@@ -47,7 +47,7 @@ def test_depth_of_another_camera_is_registered_with_the_extrinsics_parameter(ben
     b = bench(extrinsics=BESIDE, max_fill_px=0.0)
     b.listen(DEPTH, Image)
     send_infos(b)
-    b.send_pair(depth=wall())
+    b.send_pair(depth=wall(), depth_frame="d")
     depth = depth_array(b.wait_for(DEPTH)[0])
     assert depth.shape == (32, 48)
     np.testing.assert_allclose(depth[np.isfinite(depth)], 1.5, atol=0.02)
@@ -87,10 +87,10 @@ def test_extrinsics_come_from_tf_and_a_change_is_followed(bench, tf):
     b = bench(max_fill_px=0.0)
     b.listen(DEPTH, Image)
     send_infos(b)
-    b.send_pair(stamp=1.0, depth=wall())
+    b.send_pair(stamp=1.0, depth=wall(), depth_frame="d")
     before = np.isnan(depth_array(b.wait_for(DEPTH)[0])).sum(axis=1).mean()
     tf["color_frame", "d"] = [0.0, *BESIDE[1:]]
-    b.send_pair(stamp=2.0, depth=wall())
+    b.send_pair(stamp=2.0, depth=wall(), depth_frame="d")
     after = np.isnan(depth_array(b.wait_for(DEPTH, 2)[1])).sum(axis=1).mean()
     assert before - after > 3  # 0.2 * 40 px are 8; less what was never seen
 
@@ -139,7 +139,7 @@ def test_the_node_ends_while_it_waits_for_tf(bench, tf):
     b = bench(tf_timeout=60.0)
     b.listen(DEPTH, Image)
     send_infos(b)
-    b.send_pair(depth=wall())
+    b.send_pair(depth=wall(), depth_frame="d")
     b.wait(lambda: b.node.transforms._waited)
     b.node.transforms.stop()
     b.wait(lambda: b.node.statistics["unusable"] == 1, 5.0)
@@ -149,7 +149,7 @@ def test_tf_is_not_asked_where_registration_is_off(bench, tf):
     b = bench(tf_timeout=60.0, registration="off")
     b.listen(DEPTH, Image)
     send_infos(b)
-    b.send_pair()
+    b.send_pair(depth_frame="d")
     b.wait_for(DEPTH)
     assert not b.node.transforms._waited
 
@@ -158,7 +158,7 @@ def test_camera_infos_that_come_just_after_the_first_images_are_waited_for(bench
     """As drivers send them; without the depth camera's, auto would take the raw depth for registered."""
     b = bench(extrinsics=BESIDE, max_fill_px=0.0)
     b.listen(DEPTH, Image)
-    b.send_pair(depth=wall())
+    b.send_pair(depth=wall(), depth_frame="d")
     send_infos(b)
     assert np.isnan(depth_array(b.wait_for(DEPTH)[0])).any()  # what the depth camera does not see
     assert not any("taken as registered" in w for w in b.warnings)
@@ -211,7 +211,7 @@ def test_without_extrinsics_the_pair_is_refused_and_the_reason_said(bench, tf, m
     b = bench(tf_timeout=0.1)
     b.listen(DEPTH, Image)
     send_infos(b)
-    b.send_pair(depth=wall())
+    b.send_pair(depth=wall(), depth_frame="d")
     b.wait(lambda: b.node.statistics["unusable"] == 1)
     (said,) = (w for w in b.warnings if "transform from 'd' to 'color_frame' is not known" in w)
     assert "extrinsics" in said
@@ -237,7 +237,7 @@ def test_unusable_extrinsics_end_the_start_with_a_message(ros, tiny_weights, ext
     ("camera", "message"),
     [
         (CameraInfo(width=20, height=16, k=[0.0] * 9), "not calibrated"),
-        (CameraInfo(width=20, height=16, k=[9.0, 0, 9, 0, 9, 7, 0, 0, 1], distortion_model="wavy"), "wavy"),
+        (CameraInfo(width=20, height=16, k=[9.0, 0, 9, 0, 9, 7, 0, 0, 1], distortion_model="wavy", d=[0.1]), "wavy"),
     ],
 )
 def test_bad_calibration_of_the_depth_camera_is_said(bench, camera, message):
@@ -246,7 +246,7 @@ def test_bad_calibration_of_the_depth_camera_is_said(bench, camera, message):
     send_infos(b)
     b.send("depth/camera_info", camera)
     b.wait(lambda: b.node._infos["depth"].k[0] != 15.0)
-    b.send_pair(depth=wall())
+    b.send_pair(depth=wall(), depth_frame="d")
     b.wait(lambda: b.node.statistics["unusable"] == 1)
     assert any(message in w for w in b.warnings), b.warnings
 
@@ -255,7 +255,7 @@ def test_cameras_that_see_nothing_in_common(bench):
     b = bench(extrinsics=[0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0])  # turned round: the depth camera looks backwards
     b.listen(DEPTH, Image)
     send_infos(b)
-    b.send_pair(depth=wall())
+    b.send_pair(depth=wall(), depth_frame="d")
     b.wait(lambda: b.node.statistics["unusable"] == 1)
     assert any("view" in w for w in b.warnings), b.warnings
 
