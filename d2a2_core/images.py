@@ -137,7 +137,7 @@ def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def color_pixels(image: Image.Image) -> np.ndarray:
-    """RGB uint8 (H, W, 3) of a decoded image, or (H, W) uint16 of a 16-bit grey one; upright, see :func:`turned`.
+    """RGB uint8 (H, W, 3) of a decoded image, or (H, W) uint16 of a 16-bit grey one; as it is stored, see :func:`turned`.
 
     Transparency is left out. Grey is repeated, and 16-bit colour is cut to its upper 8 bits.
 
@@ -145,8 +145,7 @@ def color_pixels(image: Image.Image) -> np.ndarray:
         ImageError: It is damaged.
     """
     with _pillow():
-        pixels = grey_16(image) if is_grey_16(image) else np.asarray(image.convert("RGB"))
-    return turned(pixels, orientation(image))
+        return grey_16(image) if is_grey_16(image) else np.asarray(image.convert("RGB"))
 
 
 def grey_range(counts: np.ndarray) -> tuple[float, float]:

@@ -179,7 +179,8 @@ def _open(path: Path, most_pixels: int = images.MOST_COLOR_PIXELS) -> ImageFile:
 def _read_color(path: Path) -> np.ndarray:
     """RGB uint8 (H, W, 3), turned upright where EXIF says how the image lies; 16-bit grey is scaled by its own percentiles."""
     try:
-        pixels = images.color_pixels(_open(path))
+        image = _open(path)
+        pixels = images.turned(images.color_pixels(image), images.orientation(image))
     except images.ImageError as error:
         raise RecordingError(f"{path} cannot be read as an image: it {error}") from error
     return pixels if pixels.ndim == 3 else images.grey_to_rgb(pixels, *images.grey_range(pixels))

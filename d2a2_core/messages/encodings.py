@@ -185,9 +185,11 @@ def compressed_color_array(msg: Any) -> np.ndarray:
         FrameError: not such an image, a damaged one, or too large.
     """
     image = _opened_color(msg)
+    # Before the pixels, as in color_header: a PNG may have EXIF behind them.
+    orientation = images.orientation(image)
     with _told("colour"):
         images.load(image)
-        return images.color_pixels(image)
+        return images.turned(images.color_pixels(image), orientation)
 
 
 def compressed_depth_array(msg: Any, unit: float = 0.0) -> np.ndarray:
