@@ -5,7 +5,6 @@ Anything but pixels of the stated shape, a camera, or the readers' own errors en
 """
 
 import copy
-import io
 import json
 import resource
 import struct
@@ -18,6 +17,7 @@ from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
+from image_messages import chunk, compressed, png, saved
 from PIL import Image
 from rvl_file import rvl
 
@@ -66,26 +66,6 @@ def plain(encoding, rng):
         header=header(), height=HEIGHT, width=WIDTH, encoding=encoding, is_bigendian=0,
         step=WIDTH * channels * pixels.itemsize, data=pixels.tobytes(),
     )  # fmt: skip
-
-
-def compressed(format, data):
-    return SimpleNamespace(header=header(), format=format, data=data)
-
-
-def saved(image, kind, **options):
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
-def chunk(kind, body):
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def png(ihdr, rows, *chunks):
-    """A PNG from the 13 bytes of IHDR and its rows, filter bytes included; Pillow does not write all that it reads."""
-    parts = [chunk(b"IHDR", ihdr), *chunks, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def originals():
