@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 
+from d2a2_core import images
 from d2a2_core.depth.units import to_metres
 from d2a2_core.geometry import Camera, Extrinsics
 
@@ -29,7 +30,10 @@ class RecordingError(ValueError):
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame. ``color`` uint8 RGB (H, W, 3); ``depth_mm`` uint16 (h, w), 0 invalid; ``truth`` (H, W) metres or None."""
+    """One frame. ``color`` uint8 RGB (H, W, 3); ``depth_mm`` uint16 (h, w), 0 invalid; ``truth`` (H, W) metres or None.
+
+    ``depth_mm`` is in millimetres, or in counts of another unit, which the files do not tell.
+    """
 
     name: str
     color: np.ndarray
@@ -73,7 +77,7 @@ class Recording:
         truth = self._truths.get(name)
         return Frame(
             name,
-            np.asarray(_open(self._colors[name]).convert("RGB")),
+            _read_color(self._colors[name]),
             _read_mm(self._depths[name]),
             to_metres(_read_mm(truth)) if truth else None,
         )
@@ -160,20 +164,33 @@ class Recording:
 def read_frame(color: str | Path, depth: str | Path) -> Frame:
     """One pair from two files: a colour image, and a 16-bit PNG in millimetres."""
     color, depth = Path(color), Path(depth)
-    return Frame(color.name.split(".")[0], np.asarray(_open(color).convert("RGB")), _read_mm(depth), None)
+    return Frame(color.name.split(".")[0], _read_color(color), _read_mm(depth), None)
 
 
-def _open(path: Path) -> Image.Image:
+def _open(path: Path, most_pixels: int = images.MOST_COLOR_PIXELS) -> ImageFile:
     try:
-        image = Image.open(path)
-        image.load()
-    except (OSError, UnidentifiedImageError) as error:
-        raise RecordingError(f"{path} cannot be read as an image: {error}") from error
-    return image
+        return images.read_image(path, most_pixels)
+    except images.ImageError as error:
+        raise RecordingError(str(error)) from error
+    except OSError as error:
+        raise RecordingError(f"{path} cannot be read: {error}") from error
+
+
+def _read_color(path: Path) -> np.ndarray:
+    """RGB uint8 (H, W, 3), turned upright where EXIF says how the image lies; 16-bit grey is scaled by its own percentiles."""
+    try:
+        image = _open(path)
+        pixels = images.turned(images.color_pixels(image), images.orientation(image))
+    except images.ImageError as error:
+        raise RecordingError(f"{path} cannot be read as an image: it {error}") from error
+    return pixels if pixels.ndim == 3 else images.grey_to_rgb(pixels, *images.grey_range(pixels))
 
 
 def _read_mm(path: Path) -> np.ndarray:
-    image = np.asarray(_open(path))
-    if image.ndim != 2 or image.dtype not in (np.uint16, np.int32):
-        raise RecordingError(f"{path} must be a 16-bit greyscale PNG in millimetres, got {image.shape} {image.dtype}")
-    return image.astype(np.uint16)
+    image = _open(path, images.MOST_DEPTH_PIXELS)
+    if not images.is_grey_16(image):
+        raise RecordingError(
+            f"{path} must be a 16-bit greyscale PNG in millimetres, got {image.format} of mode {image.mode}, "
+            f"{np.asarray(image).dtype}"
+        )
+    return images.grey_16(image)

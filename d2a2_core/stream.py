@@ -12,9 +12,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from d2a2_core.depth.diagnosis import DepthProblem, depth_problem
 from d2a2_core.depth.lr_grid import MAX_SHAPE_DIFFERENCE, SAME_SHAPE, shape_difference
 from d2a2_core.depth.provenance import POINTS_PROVENANCE, only
-from d2a2_core.depth.units import to_millimetres
+from d2a2_core.depth.units import check_depth_unit, to_millimetres
 from d2a2_core.errors import CodedError
 from d2a2_core.geometry import Camera, CameraPair, Extrinsics, back_project
 from d2a2_core.messages.camera_info import (
@@ -28,13 +29,12 @@ from d2a2_core.messages.camera_info import (
     with_usable_k,
 )
 from d2a2_core.messages.cloud import pack_cloud
-from d2a2_core.messages.encodings import FrameError
+from d2a2_core.messages.encodings import metres_per_count
+from d2a2_core.messages.pair_reader import ImageReader, PairReader
 from d2a2_core.pipeline import PipelineResult, PipelineSettings
 
 OUTPUT_ENCODINGS = ("32FC1", "16UC1")
 STAMP_SOURCES = ("color", "depth")
-#: What people are told of the two images.
-WORDS = {"color": "colour", "depth": "depth"}
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class StreamOptions:
         output_encoding: "32FC1" (metres, NaN invalid) or "16UC1" (millimetres, 0 invalid, clamped).
         rectified_input: Images that come without the distortion their infos have, one of
             :data:`d2a2_core.messages.camera_info.RECTIFIED_INPUTS`.
+        depth_unit: Metres per count of the depth image; 0: by its encoding, millimetres for 16-bit images, metres for 32FC1.
         cloud_stride: The cloud takes every n-th row and column.
         points_provenance: Points the cloud holds, a key of :data:`d2a2_core.depth.provenance.POINTS_PROVENANCE`.
     """
@@ -55,6 +56,7 @@ class StreamOptions:
     output_frame: str = ""
     output_encoding: str = "32FC1"
     rectified_input: str = "auto"
+    depth_unit: float = 0.0
     cloud_stride: int = 1
     points_provenance: str = "all"
 
@@ -67,6 +69,7 @@ class StreamOptions:
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
+        check_depth_unit(self.depth_unit)
         if self.cloud_stride < 1:
             raise ValueError(f"expected cloud_stride >= 1, got {self.cloud_stride}")
 
@@ -93,16 +96,8 @@ class Engine(Protocol):
         ...
 
 
-class Host(Protocol):
+class Host(ImageReader, Protocol):
     """What surrounds a stream: it reads messages, knows transforms, makes headers and tells people."""
-
-    def read_color(self, msg: Any) -> np.ndarray:
-        """RGB uint8 (H, W, 3) of an Image or CompressedImage; raises FrameError."""
-        ...
-
-    def read_depth(self, msg: Any) -> np.ndarray:
-        """Depth (h, w) float32 metres of an Image or CompressedImage; raises FrameError."""
-        ...
 
     def extrinsics(self, color_frame: str, depth_frame: str) -> Extrinsics | None:
         """From the depth to the colour camera; None where unknown."""
@@ -110,14 +105,6 @@ class Host(Protocol):
 
     def header(self, stamp_ns: int, frame_id: str) -> Any:
         """A std_msgs/Header."""
-        ...
-
-    def report(self, code: str, message: str, detail: str = "") -> None:
-        """Tells a warning. Ones with the same code and detail have the same cause, and need not be told again and again."""
-        ...
-
-    def inform(self, message: str) -> None:
-        """Tells what is no fault."""
         ...
 
 
@@ -197,19 +184,31 @@ class Stream:
 
     Attributes:
         last_stamp: Stamp in ns of the newest result, None before the first.
+        depth_problem: What is wrong with the depth of the newest pair that could be read, None where it is understood.
     """
 
     def __init__(self, engine: Engine, host: Host, topics: Topics) -> None:
         self.engine, self.topics = engine, topics
         self._host = host
         self.last_stamp: int | None = None
-        self._sizes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+        self._reader = PairReader(host)
         self._registration, self._offset = "", (0, 0)
+        self.depth_problem: DepthProblem | None = None
 
     def restart(self) -> None:
         """Stamps begin anew: the next pair is the first of another stream."""
         self.last_stamp = None
+        self._reader.reset()
         self.engine.reset()
+
+    def state(self) -> dict[str, Any]:
+        """Returns what the next pair's result depends on from the ones before, as JSON can hold it; the last stamp aside."""
+        return {"reader": self._reader.state(), "engine": self.engine.state()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on from where :meth:`state` was taken."""
+        self._reader.restore(state["reader"])
+        self.engine.restore(state["engine"])
 
     def process(self, pair: PairMessages, options: StreamOptions, sigma: bool = True) -> StreamResult:
         """Computes one pair.
@@ -221,15 +220,15 @@ class Stream:
 
         Raises:
             CodedError: Code "stale": the stamp is not after that of the newest result.
-            FrameError: An image cannot be read.
+            FrameError: An image cannot be read, or is too large.
+            CodedError: Code "size_ratio": The images' sizes cannot be of one view.
             ValueError: The pair cannot be used; see :meth:`DepthPipeline.process`.
         """
         stamp = stamp_ns((pair.depth if options.stamp_source == "depth" else pair.color).header)
         if self.last_stamp is not None and stamp <= self.last_stamp:
             raise CodedError("stale", "dropped a pair whose stamp is not after the last published one")
-        color = self._read("color", self._host.read_color, pair.color)
-        depth = self._read("depth", self._host.read_depth, pair.depth)
-        self._note_sizes(color.shape[:2], depth.shape)
+        color, depth = self._reader.read(pair.color, pair.depth, options.depth_unit)
+        self._note_depth(depth, options.depth_unit or metres_per_count(pair.depth))
         frames = pair.color.header.frame_id, pair.depth.header.frame_id
         header = self._host.header(stamp, options.output_frame or frames[0])
         color_view = self._view("color", pair.color_info, color.shape[:2], header, options)
@@ -262,13 +261,6 @@ class Stream:
             info = info_with_camera(info, result.camera)
         self.last_stamp = stamp
         return StreamResult(header, stamp, result, info)
-
-    @staticmethod
-    def _read(which: str, reader: Callable[[Any], np.ndarray], msg: Any) -> np.ndarray:
-        try:
-            return reader(msg)
-        except FrameError as error:
-            raise FrameError(f"{which}_{error.code}", f"{WORDS[which]}: {error}", error.detail) from error
 
     def _view(self, which: str, info: Any | None, size: tuple[int, ...], header: Any, options: StreamOptions) -> _View:
         """What the camera info says of the image of ``size`` (H, W) that really came; what is wrong with it is reported."""
@@ -315,17 +307,12 @@ class Stream:
         self._host.report(code, message)
         return _View(info, problem=message)
 
-    def _note_sizes(self, color: tuple[int, ...], depth: tuple[int, ...]) -> None:
-        """Warns about a change that is legal but usually unintended."""
-        if self._sizes not in (None, (color, depth)):
-            (ch, cw), (dh, dw) = self._sizes
-            self._host.report(
-                "sizes",
-                f"image sizes changed from colour {cw}x{ch}, depth {dw}x{dh} to colour {color[1]}x{color[0]}, depth "
-                f"{depth[1]}x{depth[0]}; going on with the new ones",
-                f"{color} {depth}",
-            )
-        self._sizes = (color, depth)
+    def _note_depth(self, depth: np.ndarray, unit: float) -> None:
+        """Reports depth that is not understood; the pair is computed all the same, it may be that nothing is in view."""
+        settings = self.engine.settings
+        self.depth_problem = depth_problem(depth, settings.min_depth, settings.max_depth, unit)
+        if self.depth_problem is not None:
+            self._host.report(self.depth_problem.code, self.depth_problem.message)
 
     def _note_result(self, result: PipelineResult) -> None:
         if result.offset != self._offset:

@@ -48,7 +48,7 @@ def image_type(setting: str, which: str, topic: str) -> type[Image] | type[Compr
 
 
 def color_array(msg: Image | CompressedImage) -> np.ndarray:
-    """RGB uint8 (H, W, 3) of a colour image; a view for the plain encodings.
+    """RGB uint8 (H, W, 3) of a colour image, a view for the plain encodings; or the (H, W) uint16 counts of 16-bit grey.
 
     Raises:
         FrameError: damaged message, or an encoding that neither we nor cv_bridge nor Pillow can turn into RGB.
@@ -58,15 +58,19 @@ def color_array(msg: Image | CompressedImage) -> np.ndarray:
     return encodings.color_array(msg, _through_cv_bridge)
 
 
-def depth_array(msg: Image | CompressedImage) -> np.ndarray:
-    """Depth (h, w) float32 metres, invalid as the camera gave it (0, NaN, inf); 16-bit images are in millimetres.
+def depth_array(msg: Image | CompressedImage, unit: float = 0.0) -> np.ndarray:
+    """Depth (h, w) float32 metres, invalid as the camera gave it (0, NaN, inf).
+
+    Args:
+        msg: Image or CompressedImage.
+        unit: Metres per count; 0: millimetres of 16-bit images, metres of floats.
 
     Raises:
         FrameError: damaged message, or an encoding that is not depth.
     """
     if isinstance(msg, CompressedImage):
-        return encodings.compressed_depth_array(msg)
-    return encodings.depth_array(msg)
+        return encodings.compressed_depth_array(msg, unit)
+    return encodings.depth_array(msg, unit)
 
 
 def to_message(image: np.ndarray, encoding: str, header: Header) -> Image:

@@ -295,7 +295,8 @@ class UpsampleNode(Node):
         if drift:
             self.report(drift.code, drift.message)
         name, now = self.get_fully_qualified_name(), self.get_clock().now()
-        problem = silence or drift or self.statistics.fault
+        depth = self.stream.depth_problem
+        problem = silence or drift or self.statistics.fault or (depth and Problem(depth.code, depth.message))
         self._diagnostics_out.publish(
             diagnostic_array(name, now, self.statistics, state | self._figures | offset, problem)
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rclpy.parameter import Parameter
 
 from d2a2_core.depth.provenance import POINTS_PROVENANCE
+from d2a2_core.depth.units import MAX_DEPTH_UNIT
 from d2a2_core.front_end import GEOMETRIES
 from d2a2_core.geometry.plan import REGISTRATIONS
 from d2a2_core.messages.camera_info import RECTIFIED_INPUTS
@@ -131,6 +132,16 @@ SPECS = (
         "",
         "frame_id of the outputs; empty: the colour image's. For drivers whose own is not an optical frame.",
         details="An optical frame has z into the scene and y down. Registration and TF use the images' own.",
+    ),
+    Spec(
+        "depth_unit",
+        0.0,
+        "Metres per count of the depth image, for drivers that use another unit than their encoding's; 0: by the "
+        "encoding, 0.001 for 16-bit images and 1.0 for 32FC1.",
+        bounds=(0.0, MAX_DEPTH_UNIT),
+        live=True,
+        details="Applied to compressed depth, too. When nearly no depth lies within `min_depth` and `max_depth`, log and "
+        "`/diagnostics` say so (`depth_limits`), and which unit would do.",
     ),
     Spec("min_depth", 0.05, "Measurements nearer than this are rejected, metres.", bounds=(0.0, 1000.0), live=True),
     Spec("max_depth", 20.0, "Measurements farther than this are rejected, metres.", bounds=(0.0, 1000.0), live=True),

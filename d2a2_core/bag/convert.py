@@ -30,7 +30,7 @@ from d2a2_core.messages.encodings import FrameError
 from d2a2_core.stream import Engine
 
 TF = "tf2_msgs/msg/TFMessage"
-_FORMAT = 2  # of the journal's headers
+_FORMAT = 3  # of the journal's headers
 _HOPELESS = 20  # so many unusable pairs and none usable: more will not help
 
 
@@ -98,10 +98,10 @@ def _compute(
         summary.resumed += 1
         _count(summary, head)
         state = head["state"]
-    if summary.resumed:
-        engine.restore(state)
     transforms = TransformTree() if options.extrinsics else _static(reader)
     converter = PairConverter(topics, engine, BagHost(transforms, options, summary), options)
+    if summary.resumed:
+        converter.stream.restore(state)
     converter.stream.last_stamp = summary.last_stamp
     total = min(sum(c.msgcount for c in image.connections) for image in (topics.color, topics.depth))
     with _bar(progress, total, "pair") as bar:
@@ -109,7 +109,7 @@ def _compute(
             summary.pairs += 1
             if summary.pairs > summary.resumed:
                 head, outputs = converter.outputs(color, depth, infos)
-                head |= {"time": time, "state": engine.state()}
+                head |= {"time": time, "state": converter.stream.state()}
                 journal.append(head, outputs)
                 _count(summary, head)
             bar.update()

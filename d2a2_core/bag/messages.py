@@ -48,13 +48,13 @@ def deserialize(raw: bytes, msgtype: str) -> Any:
 
 
 def read_color(msg: Any) -> np.ndarray:
-    """RGB uint8 (H, W, 3) of an Image or a CompressedImage; raises FrameError."""
+    """RGB uint8 (H, W, 3) of an Image or a CompressedImage, or (H, W) uint16 of 16-bit grey; raises FrameError."""
     return compressed_color_array(msg) if msg.__msgtype__ == COMPRESSED else color_array(msg)
 
 
-def read_depth(msg: Any) -> np.ndarray:
-    """Depth (h, w) float32 metres of an Image or a CompressedImage; raises FrameError."""
-    return compressed_depth_array(msg) if msg.__msgtype__ == COMPRESSED else depth_array(msg)
+def read_depth(msg: Any, unit: float = 0.0) -> np.ndarray:
+    """Depth (h, w) float32 metres of an Image or a CompressedImage of ``unit`` metres per count; raises FrameError."""
+    return compressed_depth_array(msg, unit) if msg.__msgtype__ == COMPRESSED else depth_array(msg, unit)
 
 
 def header(ns: int, frame_id: str) -> Any:

@@ -13,7 +13,8 @@ from d2a2_core.errors import error_cause
 from d2a2_core.geometry import Extrinsics
 from d2a2_core.geometry.transform_tree import TransformTree
 from d2a2_core.messages.encodings import FrameError
-from d2a2_core.stream import WORDS, Engine, PairMessages, Pixels, Stream, Topics
+from d2a2_core.messages.pair_reader import WORDS
+from d2a2_core.stream import Engine, PairMessages, Pixels, Stream, Topics
 
 
 class BagHost:

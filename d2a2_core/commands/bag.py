@@ -21,6 +21,7 @@ _HELP = {
     "slop": "largest difference of the stamps of a pair, seconds",
     "queue_size": "images of each camera that wait for their partner",
     "prefix": "of the topics that are added",
+    "depth_unit": "metres per count of the depth image; 0: 0.001 for 16-bit images, 1 for 32FC1",
     "cloud_stride": "the cloud takes every n-th row and column",
     "output_frame": "frame_id of the outputs; empty: the colour image's; for drivers whose own is not an optical frame",
     "start": "seconds from the bag's start at which upsampling begins; all messages are copied all the same",

@@ -19,6 +19,7 @@ def _upsample_options(p: argparse.ArgumentParser) -> None:
         required=True,
         help="folder for NAME.depth.png (mm), .provenance.png and .sigma.png (0.1 mm)",
     )
+    p.add_argument("--depth-unit", type=float, default=0.0, help="metres per count of the depth images; 0: millimetres")
     p.add_argument("--max-fill-px", type=float, default=16.0, help="fill holes this far, in output pixels")
     add_registration(p)
     p.add_argument("--no-hygiene", action="store_true", help="keep flying and stray measurements")
@@ -33,11 +34,14 @@ def _upsample(o: argparse.Namespace) -> None:
     from PIL import Image
     from tqdm import tqdm
 
-    from d2a2_core.depth.units import to_millimetres
+    from d2a2_core.depth.diagnosis import depth_problem
+    from d2a2_core.depth.units import MILLIMETRE, check_depth_unit, to_metres, to_millimetres
     from d2a2_core.geometry import CameraPair
     from d2a2_core.pipeline import DepthPipeline, PipelineSettings
     from d2a2_core.recording import Recording, read_frame
 
+    check_depth_unit(o.depth_unit)
+    unit = o.depth_unit or MILLIMETRE
     if len(o.input) > 2:
         raise ValueError(f"expected one recording folder, or one colour and one depth image, got {len(o.input)} paths")
     if len(o.input) == 1:
@@ -56,9 +60,13 @@ def _upsample(o: argparse.Namespace) -> None:
         o.weights, o.device, o.precision, settings, ensemble=o.ensemble, runtime=o.runtime
     )
     o.out.mkdir(parents=True, exist_ok=True)
+    problems = []
     for i in tqdm(range(len(frames)), unit="frame", disable=None):
         frame = frames[i]
-        result = pipeline.process(CameraPair(frame.color, frame.depth, **views))
+        depth = to_metres(frame.depth_mm, unit)
+        problem = depth_problem(depth, settings.min_depth, settings.max_depth, unit)
+        problems += [(frame.name, problem)] if problem else []
+        result = pipeline.process(CameraPair(frame.color, depth, **views))
         Image.fromarray(to_millimetres(result.depth)).save(o.out / f"{frame.name}.depth.png")
         Image.fromarray(result.provenance).save(o.out / f"{frame.name}.provenance.png")
         if result.sigma is not None:
@@ -66,6 +74,9 @@ def _upsample(o: argparse.Namespace) -> None:
     print(f"{len(frames)} depth images written to {o.out}; {result.registration}")
     for _, message in result.doubts:
         print(f"warning: {message}", file=sys.stderr)
+    if problems:
+        name, problem = problems[0]
+        print(f"{len(problems)} of {len(frames)} frames gave little or no depth; {name}: {problem.message}")
 
 
 def _offset_options(p: argparse.ArgumentParser) -> None:

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 
+MILLIMETRE = 0.001
+MAX_DEPTH_UNIT = 1000.0
 
-def to_metres(depth_mm: np.ndarray) -> np.ndarray:
-    """uint16 millimetres (h, w), 0 invalid -> float32 metres, NaN invalid."""
-    depth = depth_mm.astype(np.float32) / 1000
-    depth[depth_mm == 0] = np.nan
+
+def check_depth_unit(unit: float) -> None:
+    """Raises ValueError where ``unit`` is no number of metres per count; 0 stands for that of the encoding."""
+    if not 0 <= unit <= MAX_DEPTH_UNIT:
+        raise ValueError(
+            f"expected depth_unit from 0 to {MAX_DEPTH_UNIT:g} metres per count, 0 for that of the encoding, got {unit}"
+        )
+
+
+def to_metres(counts: np.ndarray, unit: float = MILLIMETRE) -> np.ndarray:
+    """uint16 counts (h, w) of ``unit`` metres each, 0 invalid -> float32 metres, NaN invalid."""
+    depth = counts.astype(np.float32) / np.float32(1 / unit)
+    depth[counts == 0] = np.nan
     return depth
 
 

@@ -18,9 +18,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from PIL import Image
-
 from d2a2_core.evaluation.evaluator import Row, metric_unit, read_csv, summarise
+from d2a2_core.images import read_image
 from d2a2_core.pictures import DEPTH_STOPS, ERROR_STOPS
 
 # key, heading, digits, factor, better: -1 lower, 1 higher, 0 not ranked
@@ -208,6 +207,5 @@ def _figure(run: Run, shot: dict[str, Any], name: str) -> str:
 def _data_uri(path: Path) -> str:
     """A picture as WebP: a fifth of the PNG's size, with no visible loss."""
     stream = io.BytesIO()
-    with Image.open(path) as image:
-        image.convert("RGB").save(stream, "WEBP", quality=90, method=4)
+    read_image(path).convert("RGB").save(stream, "WEBP", quality=90, method=4)
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode("ascii")

@@ -29,9 +29,14 @@ def info(width, height, frame="c", d=()):
     )  # fmt: skip
 
 
+def image(stamp, frame, encoding, pixels):
+    height, width = pixels.shape[:2]
+    return SimpleNamespace(header=header(stamp, frame), encoding=encoding, height=height, width=width, pixels=pixels)
+
+
 def pair(stamp=1, size=SIZE, lr_size=LR_SIZE, frames=("c", "d"), infos=(None, None)):
-    color = SimpleNamespace(header=header(stamp, frames[0]), pixels=np.zeros((*size, 3), np.uint8))
-    depth = SimpleNamespace(header=header(stamp + 5, frames[1]), pixels=np.ones(lr_size, np.float32))
+    color = image(stamp, frames[0], "rgb8", np.zeros((*size, 3), np.uint8))
+    depth = image(stamp + 5, frames[1], "32FC1", np.ones(lr_size, np.float32))
     return PairMessages(color, depth, *infos)
 
 
@@ -73,7 +78,8 @@ class Host:
             raise FrameError("truncated", "image is truncated")
         return msg.pixels
 
-    read_depth = read_color
+    def read_depth(self, msg, unit):
+        return self.read_color(msg)
 
     def extrinsics(self, color_frame, depth_frame):
         self.asked.append((color_frame, depth_frame))

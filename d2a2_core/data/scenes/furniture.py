@@ -10,7 +10,6 @@ Convention of a loaded mesh: metres, z up, front towards -y, standing on z = 0, 
 
 from __future__ import annotations
 
-import io
 import re
 import zipfile
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from d2a2_core.data.scenes.render import Material, Mesh
+from d2a2_core.images import decode_image
 
 _CATALOG = "PluginFurnitureCatalog.properties"
 LICENCES = ("CC0", "CC-BY")
@@ -232,10 +232,8 @@ def _read_materials(bundle: zipfile.ZipFile, folder: PurePosixPath, library: str
 
 
 def _read_texture(bundle: zipfile.ZipFile, path: str) -> np.ndarray | None:
-    from PIL import Image
-
     if path not in bundle.namelist():
         return None
-    image = Image.open(io.BytesIO(bundle.read(path))).convert("RGB")
+    image = decode_image(bundle.read(path)).convert("RGB")
     image.thumbnail((_TEXTURE_PIXELS, _TEXTURE_PIXELS))
     return np.asarray(image)

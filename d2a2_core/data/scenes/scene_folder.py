@@ -24,6 +24,7 @@ from PIL import Image, PngImagePlugin
 
 from d2a2_core.data.scenes.shapes import RGBD
 from d2a2_core.files import replacing
+from d2a2_core.images import read_image
 
 BLOCK = 8  # scenes that share a room; a block is what a worker makes at a time
 _HELD_OUT = (4, 10)  # of ten blocks the fifth is for validation: whole rooms, and the same ones while the folder grows
@@ -62,13 +63,12 @@ def read_scene(folder: Path, number: int) -> RGBD:
         ValueError: the depth file was not written by :func:`write_scene`.
     """
     path = _depth_path(folder, number)
-    with Image.open(path) as image:
-        if "step_m" not in image.text:
-            raise ValueError(f"{path}: expected a depth PNG with offset_m and step_m, as `d2a2 generate` writes it")
-        lo, step = float(image.text["offset_m"]), float(image.text["step_m"])
-        depth = (np.asarray(image, np.float64) * step + lo).astype(np.float32)
-    with Image.open(color_path(folder, number)) as image:
-        return RGBD(np.asarray(image.convert("RGB")), depth)
+    image = read_image(path)
+    if "step_m" not in image.info:
+        raise ValueError(f"{path}: expected a depth PNG with offset_m and step_m, as `d2a2 generate` writes it")
+    lo, step = float(image.info["offset_m"]), float(image.info["step_m"])
+    depth = (np.asarray(image, np.float64) * step + lo).astype(np.float32)
+    return RGBD(np.asarray(read_image(color_path(folder, number)).convert("RGB")), depth)
 
 
 class GeneratedPairs(Sequence):

@@ -51,6 +51,7 @@ from scipy import ndimage
 
 from d2a2_core.data.sensors.tof import OFF, depth_step, linear_luma, simulate_tof
 from d2a2_core.depth import regrid
+from d2a2_core.images import decode_image
 
 Rng = np.random.Generator
 VIEWS = ("full", "round", "hexagon")
@@ -232,7 +233,7 @@ def degrade_color(color: np.ndarray, rng: Rng, settings: Degradation) -> np.ndar
     if settings.jpeg:
         file = io.BytesIO()
         Image.fromarray(out).save(file, "JPEG", quality=settings.jpeg)
-        out = np.asarray(Image.open(file))
+        out = np.asarray(decode_image(file.getvalue()))
     return out
 
 

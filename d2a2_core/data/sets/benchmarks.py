@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from d2a2_core.data.sets import nyu
+from d2a2_core.images import read_image
 
 # Validation part of NYUv2's first 1000 pairs: 10 of the 50 blocks of 20 consecutive pairs, drawn once with
 # sorted(np.random.default_rng(0).permutation(50)[:10]). Whole blocks, because neighbours show the same room.
@@ -176,10 +176,10 @@ def read_guide(path: Path) -> np.ndarray:
     Raises:
         ValueError: not an 8-bit colour image.
     """
-    with Image.open(path) as image:
-        if image.mode not in ("RGB", "RGBA", "P"):
-            raise ValueError(f"{path}: expected an 8-bit colour image, got Pillow mode {image.mode!r}")
-        return np.asarray(image.convert("RGB"))
+    image = read_image(path)
+    if image.mode not in ("RGB", "RGBA", "P"):
+        raise ValueError(f"{path}: expected an 8-bit colour image, got Pillow mode {image.mode!r}")
+    return np.asarray(image.convert("RGB"))
 
 
 def read_depth(path: Path, unit: str) -> np.ndarray:
@@ -204,8 +204,7 @@ def _read_npy(path: Path) -> np.ndarray:
 
 
 def _read_png(path: Path, unit: str) -> np.ndarray:
-    with Image.open(path) as image:
-        depth = np.asarray(image)
+    depth = np.asarray(read_image(path))
     if unit == "8-bit":
         if depth.dtype != np.uint8:
             raise ValueError(f"{path}: expected an 8-bit depth image, got {depth.dtype}")

@@ -1,11 +1,13 @@
 """RVL depth: known bytes, random images through a plain encoder, and damage."""
 
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from rvl_file import encode, rvl
 
+from d2a2_core.messages import rvl as rvl_module
 from d2a2_core.messages.encodings import FrameError, compressed_depth_array
 from d2a2_core.messages.rvl import decode_rvl
 
@@ -54,5 +56,31 @@ def test_damage_is_told(fault):
         "cut": data[:-40], "short": data[:8], "size": data[:4] + b"\x13" + data[5:], "none": bytes(8) + data[8:],
         "huge": b"\xff" * 8 + data[8:], "noise": data[:8] + b"\xff" * 400, "png": b"\x89PNG\r\n\x1a\n" + data,
     }[fault]  # fmt: skip
-    with pytest.raises(FrameError, match="damaged"):
+    with pytest.raises(FrameError) as caught:
         compressed_depth_array(message(payload))
+    assert caught.value.code == ("too_large" if fault in ("huge", "png") else "damaged")
+
+
+@pytest.mark.parametrize("block", [4, 8, 64])
+def test_the_blocks_that_data_are_decoded_in_do_not_show(monkeypatch, block):
+    """Numbers, counts and runs go over the borders of blocks at every place."""
+    monkeypatch.setattr(rvl_module, "_BLOCK", block)
+    for pixels in images():
+        data = encode(pixels)
+        np.testing.assert_array_equal(decode_rvl(data, len(pixels)), pixels)
+        for cut in range(0, len(data) - 4, 4 + len(data) // 40 * 4):
+            with pytest.raises(ValueError, match="RVL data end"):
+                decode_rvl(data[:cut], len(pixels))
+
+
+def test_memory_is_that_of_the_image_however_long_its_data():
+    pixels = np.tile([0, 7, 9, 0, 0, 1000], 250_000)  # 1.5 million in runs of two pixels and of one
+    data = encode(pixels)
+    tracemalloc.start()
+    try:
+        decoded = decode_rvl(data, len(pixels))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(decoded, pixels)
+    assert peak < 2 * len(pixels) + 40e6
