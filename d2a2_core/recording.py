@@ -85,8 +85,10 @@ class Recording:
             return None
         try:
             return read_json(path)
-        except (OSError, ValueError) as error:
-            raise RecordingError(f"{path} cannot be read as a calibration: {error}") from error
+        except OSError as error:
+            raise RecordingError(f"calibration cannot be read: {error}") from error
+        except ValueError as error:
+            raise RecordingError(str(error)) from error
 
     @cached_property
     def rig(self) -> CameraRig:

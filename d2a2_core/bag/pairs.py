@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,16 @@ class BagHost:
 
     def __init__(self, transforms: BagTransforms, fixed: Extrinsics | None, summary: Summary) -> None:
         self._transforms, self._fixed = transforms, fixed
-        self.read_color, self.read_depth, self.header = msgs.read_color, msgs.read_depth, msgs.header
+        self.header = msgs.header
         self.report, self.inform = summary.warn, summary.note
+
+    def read_color(self, *args: Any) -> np.ndarray:
+        """As :func:`d2a2_core.bag.messages.read_color`; whatever a decoder raises is a FrameError."""
+        return _decoded(msgs.read_color, *args)
+
+    def read_depth(self, *args: Any) -> np.ndarray:
+        """As :func:`d2a2_core.bag.messages.read_depth`; whatever a decoder raises is a FrameError."""
+        return _decoded(msgs.read_depth, *args)
 
     def extrinsics(self, color_frame: str, depth_frame: str) -> Extrinsics | None:
         """From the depth to the colour camera: as given, else by the bag's transforms."""
@@ -90,6 +99,15 @@ class PairConverter:
         except FrameError as error:
             self._host.report(f"{which}_info_{error.code}", f"{WORDS[which]} camera info: {error}")
             return None
+
+
+def _decoded(reader: Callable[..., np.ndarray], *args: Any) -> np.ndarray:
+    try:
+        return reader(*args)
+    except FrameError:
+        raise
+    except Exception as error:  # a decoding library's own: one image is lost, the run of hours is not
+        raise FrameError("undecodable", f"image cannot be decoded ({type(error).__name__}: {error})") from error
 
 
 def _serialised(payload: Any, header: Any) -> memoryview:

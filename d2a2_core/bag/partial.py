@@ -15,7 +15,8 @@ from d2a2_core.files import replacing
 
 _MADE_BY = "d2a2 bag"
 _JOB, _JOURNAL = "job.json", "pairs.journal"
-_OWN_FILES = (_JOB, f"{_JOB}.partial", _JOURNAL)
+_UNFINISHED = f"{_JOB}.partial"  # where the run was killed before it had begun
+_OWN_FILES = (_JOB, _UNFINISHED, _JOURNAL)
 
 
 class PartialFolder:
@@ -106,7 +107,7 @@ class PartialFolder:
             foreign.append(self.bag.name)
         if foreign:
             raise BagError(f"{self.path} holds what d2a2 did not write ({', '.join(foreign[:5])}); {advice}")
-        if self._made_by() != _MADE_BY and any(self.path.iterdir()):
+        if self._made_by() != _MADE_BY and any(p.name != _UNFINISHED for p in self.path.iterdir()):
             raise BagError(f"{self.path} is not of an interrupted run of this version of d2a2; {advice}")
 
     def _made_by(self) -> Any:

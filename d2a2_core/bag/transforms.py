@@ -12,7 +12,7 @@ from d2a2_core.bag import messages as msgs
 from d2a2_core.bag.connections import Connection
 from d2a2_core.bag.source import BagSource
 from d2a2_core.geometry import Extrinsics
-from d2a2_core.geometry.transform_tree import TransformTree
+from d2a2_core.geometry.transform_tree import TransformTree, plain_frame
 from d2a2_core.messages.encodings import FrameError
 
 _TF = "tf2_msgs/msg/TFMessage"
@@ -31,8 +31,9 @@ class BagTransforms:
         self._tree = TransformTree()
         topics = [c for c in source.connections if c.msgtype == _TF]
         static = [c for c in topics if c.topic.endswith("tf_static")]
+        self._known: set[str] = set()
         for stamped in _transforms(source, static):
-            self._tree.add(stamped)
+            self._add(stamped)
         # Read as far as they are needed: there may be millions.
         self._moving = _transforms(source, [c for c in topics if c not in static])
 
@@ -56,13 +57,17 @@ class BagTransforms:
     def _search(self, color_frame: str, depth_frame: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Takes moving transforms until the two frames are joined."""
         for stamped in self._moving:
-            if stamped.child_frame_id in self._tree:
+            if plain_frame(stamped.child_frame_id) in self._known:
                 continue
-            self._tree.add(stamped)
+            self._add(stamped)
             found = self._tree.lookup(color_frame, depth_frame)
             if found is not None:
                 return found
         return None
+
+    def _add(self, stamped: Any) -> None:
+        self._tree.add(stamped)
+        self._known.add(plain_frame(stamped.child_frame_id))
 
 
 def _transforms(source: BagSource, connections: list[Connection]) -> Iterator[Any]:

@@ -77,8 +77,10 @@ class CameraRig:
         """
         try:
             content = read_json(path)
-        except (OSError, ValueError) as error:
-            raise CalibrationError(f"{path} cannot be read as a calibration: {error}") from error
+        except OSError as error:
+            raise CalibrationError(f"calibration cannot be read: {error}") from error
+        except ValueError as error:
+            raise CalibrationError(str(error)) from error
         return cls.from_json(content, str(path))
 
     @classmethod

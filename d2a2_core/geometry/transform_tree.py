@@ -18,10 +18,6 @@ class TransformTree:
     def __len__(self) -> int:
         return len(self._edges)
 
-    def __contains__(self, child: str) -> bool:
-        """Whether a transform says where the frame ``child`` is."""
-        return plain_frame(child) in self._edges
-
     def add(self, stamped: Any) -> None:
         """Takes a geometry_msgs/TransformStamped; one that is no rigid transform is left out."""
         t, q = stamped.transform.translation, stamped.transform.rotation
