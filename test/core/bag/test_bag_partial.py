@@ -56,7 +56,9 @@ def test_a_folder_of_others_is_refused_and_stays_as_it_is(tmp_path, make, usable
     make(partial)
     before = everything(partial)
     options = BagOptions() if usable else BagOptions(slop=0.0)  # the latter finds no pairs, and clears up after itself
-    with pytest.raises(BagError, match=r"out\.partial .*nothing was changed there; rename it, or choose another name for OUT"):
+    with pytest.raises(
+        BagError, match=r"out\.partial .*nothing was changed there; rename it, or choose another name for OUT"
+    ):
         upsample_bag(source, tmp_path / "out", StubEngine(), options)
     assert everything(partial) == before
 
@@ -123,7 +125,9 @@ def test_a_disk_that_is_full_while_pairs_are_computed(tmp_path, monkeypatch):
         append(self, *args)
 
     monkeypatch.setattr(Journal, "append", full)
-    with pytest.raises(BagError, match=r"out.partial cannot be written \(.*No space left.*make room, .* the same command"):
+    with pytest.raises(
+        BagError, match=r"out.partial cannot be written \(.*No space left.*make room, .* the same command"
+    ):
         upsample_bag(source, tmp_path / "out", StubEngine(), BagOptions())
     monkeypatch.undo()
     assert upsample_bag(source, tmp_path / "out", StubEngine(), BagOptions()).resumed == 3
