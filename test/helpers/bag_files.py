@@ -128,7 +128,7 @@ class RawMcap:
         self.described = channels or {}
         self.out = bytearray(b"\x89MCAP0\r\n" + _record(0x01, _text(profile) + _text("tests")))
         self.topics, self.pending, self.count, self.total = {}, bytearray(), 0, 0
-        self.index = {}
+        self.index, self.chunk_indexes = {}, []
 
     def write(self, topic, msgtype, time, raw):
         if topic not in self.topics:
@@ -155,10 +155,17 @@ class RawMcap:
         elif data:
             packed = {"": lambda d: d, "zstd": zstd.compress, "lz4": lz4.frame.compress}[self.compression](data)
             head = struct.pack("<QQQI", 0, 2**62, len(data), zlib.crc32(data))
+            start, offsets = len(self.out), b""
             self.out += _record(0x06, head + _text(self.compression) + struct.pack("<Q", len(packed)) + packed)
+            end = len(self.out)
             for channel, entries in self.index.items() if self.indexes else ():
+                offsets += struct.pack("<HQ", channel, len(self.out))
                 listed = b"".join(struct.pack("<QQ", *entry) for entry in entries)
                 self.out += _record(0x07, struct.pack("<HI", channel, len(listed)) + listed)
+            place = struct.pack("<QQQQ", 0, 2**62, start, end - start) + _text(offsets)
+            sizes = struct.pack("<QQ", len(packed), len(data))
+            index = place + struct.pack("<Q", len(self.out) - end) + _text(self.compression) + sizes
+            self.chunk_indexes.append(_record(0x08, index))
         self.pending, self.count, self.index = bytearray(), 0, {}
 
     def close(self, statistics=None):
@@ -166,6 +173,7 @@ class RawMcap:
         self.end_chunk()
         self.out += _record(0x0F, bytes(4))
         summary = len(self.out)
+        self.out += b"".join(self.chunk_indexes)
         total = self.total if statistics is None else statistics
         self.out += _record(0x0B, struct.pack("<QHIIIIQQI", total, 0, 0, 0, 0, 0, 0, 0, 0))
         self.out += _record(0x02, struct.pack("<QQI", summary, 0, 0)) + b"\x89MCAP0\r\n"
