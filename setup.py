@@ -48,7 +48,7 @@ setup(
             "h5py>=3.8,<4",
             "matplotlib>=3.8,<4",
         ],
-        "bag": ["rosbags>=0.10,<0.12"],
+        "bag": ["rosbags>=0.11.8,<0.12"],
         "openvino": ["openvino>=2025.0,<2028"],
         "onnx": ["onnx>=1.15,<2", "onnxruntime>=1.17,<2"],
         "train": ["tensorboard>=2.14,<3"],

@@ -2,15 +2,12 @@
 
     000.color.jpg  000.depth.png  [000.truth.png]  ...  calibration.json     or     color.jpg  depth.png  [calibration.json]
 
-Depth and truth are uint16 PNGs in millimetres, 0 = invalid. calibration.json holds "color" and optionally "depth" with
-width, height, distortion_model, K (9 numbers) and D, as in sensor_msgs/CameraInfo, optionally "depth_to_color" with R
-(9 numbers) and t (metres), and optionally "rate_hz". Without "depth_to_color" (or with the identity), depth is in the colour
-camera's place; without "depth" it also has its view.
+Depth and truth are uint16 PNGs in millimetres, 0 = invalid. calibration.json is described in :mod:`d2a2_core.geometry.rig`.
+Without its "depth_to_color" (or with the identity), depth is in the colour camera's place; without "depth" it also has its view.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +18,9 @@ from PIL.ImageFile import ImageFile
 
 from d2a2_core import images
 from d2a2_core.depth.units import to_metres
+from d2a2_core.documents import read_json
 from d2a2_core.geometry import Camera, Extrinsics
+from d2a2_core.geometry.rig import CalibrationError, CameraRig
 
 
 class RecordingError(ValueError):
@@ -84,75 +83,54 @@ class Recording:
 
     @cached_property
     def calibration(self) -> dict | None:
-        """The parsed calibration.json, or None where there is none."""
+        """What calibration.json holds, or None where there is none; :attr:`rig` is what it means."""
         path = self.folder / "calibration.json"
         if not path.exists():
             return None
         try:
-            calibration = json.loads(path.read_text())
+            return read_json(path)
+        except OSError as error:
+            raise RecordingError(f"calibration cannot be read: {error}") from error
         except ValueError as error:
-            raise RecordingError(f"{path} is not valid JSON: {error}") from error
-        if not isinstance(calibration, dict):
-            raise RecordingError(f"{path} must hold an object with the entry 'color', got {calibration!r:.40}")
-        return calibration
+            raise RecordingError(str(error)) from error
+
+    @cached_property
+    def rig(self) -> CameraRig:
+        """The cameras of calibration.json; nothing is known of them where there is none."""
+        if self.calibration is None:
+            return CameraRig()
+        try:
+            return CameraRig.from_json(self.calibration, str(self.folder / "calibration.json"))
+        except CalibrationError as error:
+            raise RecordingError(str(error)) from error
 
     @property
     def rate_hz(self) -> float:
         """Frames per second it was recorded at; 15 where the calibration does not say."""
-        value = (self.calibration or {}).get("rate_hz", 15.0)
-        if not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-            raise RecordingError(f"{self.folder}/calibration.json: rate_hz must be a positive number, got {value!r}")
-        return float(value)
+        return self.rig.rate_hz or 15.0
 
     def camera(self, which: str) -> Camera | None:
         """The "color" or "depth" camera, or None where the calibration does not have it.
 
         A depth camera that is not listed is the colour camera, resized to the depth image.
         """
-        calibration = self.calibration or {}
-        if which not in calibration:
-            color = self.camera("color") if which == "depth" else None
-            height, width = self[0].depth_mm.shape if color else (0, 0)
-            return color.resized(width, height) if color else None
-        entry = calibration[which]
-        try:
-            k = [float(v) for v in entry["K"]]
-            return Camera(
-                int(entry["width"]), int(entry["height"]), k[0], k[4], k[2], k[5],
-                entry.get("distortion_model", ""), tuple(float(v) for v in entry.get("D", ())),
-            )  # fmt: skip
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise RecordingError(
-                f"{self.folder}/calibration.json: entry {which!r} cannot be used: {error!r}"
-            ) from error
+        if which == "color" or (self.rig.color, self.rig.depth) == (None, None):
+            return self.rig.color
+        return self.rig.depth_camera(self[0].depth_mm.shape)
 
     @property
     def registered(self) -> bool:
         """Whether depth is in the colour camera's place (no transform given, or the identity)."""
-        return self.extrinsics is None or self.extrinsics.is_identity()
+        return self.rig.registered
 
-    @cached_property
+    @property
     def extrinsics(self) -> Extrinsics | None:
-        """From the depth to the colour camera: entry ``depth_to_color`` with ``R`` (9 numbers) and ``t`` (3, metres)."""
-        pose = (self.calibration or {}).get("depth_to_color")
-        if not pose:
-            return None
-        try:
-            return Extrinsics(np.array(pose["R"], float).reshape(3, 3), np.array(pose["t"], float).reshape(3))
-        except (KeyError, TypeError, ValueError) as error:
-            raise RecordingError(
-                f"{self.folder}/calibration.json: entry 'depth_to_color' cannot be used: {error!r}"
-            ) from error
+        """From the depth to the colour camera, None where the calibration does not say."""
+        return self.rig.extrinsics
 
     def views(self) -> dict[str, Any]:
-        """What :meth:`d2a2_core.pipeline.DepthPipeline.process` wants to know of the cameras, as keyword arguments."""
-        return {
-            "color_camera": self.camera("color"),
-            "depth_camera": self.camera("depth"),
-            "extrinsics": self.extrinsics,
-            "color_frame": "color",
-            "depth_frame": "color" if self.registered else "depth",
-        }
+        """What a :class:`d2a2_core.geometry.CameraPair` wants to know of the cameras, as keyword arguments."""
+        return self.rig.views(self[0].depth_mm.shape)
 
     def _find(self, kind: str) -> dict[str, Path]:
         files = [p for p in sorted(self.folder.iterdir()) if p.suffix.lower() in (".png", ".jpg", ".jpeg")]

@@ -1,35 +1,37 @@
 """`d2a2 bag`: reads a bag, upsamples its pairs one after another, and writes the bag again with the results in it.
 
-In two passes, because a bag cannot be appended to: the first computes and puts each pair's outputs into a journal beside the
-target, the second merges bag and journal into a new bag, which takes its name when it is whole. A run that was
-interrupted goes on where the journal ends. Neither pass keeps more than a few images in memory.
+First the stamps of all images are read and paired. Then the pairs are computed in order of their stamps, and each pair's outputs
+go into a journal beside the target, because a bag cannot be appended to. At last bag and journal are merged into a new bag, which
+takes its name when it is whole. A run that was interrupted goes on where the journal ends. No more than a few images are ever in
+memory.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from d2a2_core.bag import messages as msgs
 from d2a2_core.bag.journal import Journal
 from d2a2_core.bag.merge import OUTPUTS, merge, topic_of
 from d2a2_core.bag.options import BagOptions, Summary
-from d2a2_core.bag.pairing import ApproximatePairs
+from d2a2_core.bag.pairing import BagPairs
 from d2a2_core.bag.pairs import BagHost, PairConverter
-from d2a2_core.bag.storage import BagError, fingerprint, messages, open_bag, storage_of
-from d2a2_core.bag.topics import INFO, BagTopics, choose_topics
-from d2a2_core.files import replacing
-from d2a2_core.geometry.transform_tree import TransformTree
-from d2a2_core.messages.encodings import FrameError
+from d2a2_core.bag.partial import PartialFolder
+from d2a2_core.bag.source import BagSource, open_bag
+from d2a2_core.bag.storage import BagError, check_target
+from d2a2_core.bag.topics import BagTopics, choose_topics
+from d2a2_core.bag.transforms import BagTransforms
+from d2a2_core.documents import read_json
+from d2a2_core.geometry import Extrinsics
+from d2a2_core.geometry.rig import CameraRig
 from d2a2_core.stream import Engine
 
-TF = "tf2_msgs/msg/TFMessage"
 _FORMAT = 3  # of the journal's headers
 _HOPELESS = 20  # so many unusable pairs and none usable: more will not help
 
@@ -47,47 +49,56 @@ def upsample_bag(
 
     Args:
         source: rosbag2 folder, or an .mcap or .db3 file.
-        target: a folder that does not exist yet; ``target``.partial beside it holds what an interrupted run had done.
-        job: what else the results depend on (weights, settings), as JSON can hold it: a run goes on only with the same.
+        target: A folder that does not exist yet; ``target``.partial beside it holds what an interrupted run had done.
+        job: What else the results depend on (weights, settings), as JSON can hold it: a run goes on only with the same.
         progress: tqdm or alike.
-        say: for one-line remarks on the way.
+        say: For one-line remarks on the way.
 
     Raises:
-        BagError: the input cannot be used, or the target is in the way; the message says what to do.
+        BagError: The input cannot be used, the target is in the way or cannot be written; the message says what to do.
+        CalibrationError: The calibration file cannot be used.
     """
     if target.suffix in (".mcap", ".db3"):
         raise BagError(f"OUT is a folder, as rosbag2 makes them; expected a name without {target.suffix}, got {target}")
-    partial = target.with_name(f"{target.name}.partial")
-    with open_bag(source) as reader:
-        job = _job(source, options, job)
-        if target.exists():
+    rig = CameraRig() if options.calibration is None else CameraRig.read(options.calibration)
+    with open_bag(source) as bag:
+        if os.path.lexists(target):
             raise BagError(f"{target} exists already; remove it or choose another name")
-        topics = choose_topics(reader, options.color, options.depth, options.color_info, options.depth_info)
-        _refuse_own_topics(reader, options.prefix)
+        storage = options.storage or bag.layout.storage
+        partial, summary = PartialFolder(target), Summary(notes=list(bag.notes))
+        check_target(partial.bag, storage)
+        try:
+            topics = choose_topics(bag, options.color, options.depth, options.color_info, options.depth_info)
+        except BagError as error:
+            raise BagError("; ".join((str(error), *bag.notes))) from error
+        _refuse_own_topics(bag, options.prefix)
         say(topics.describe())
-        with _journal(partial, job) as journal:
-            summary = Summary()
+        with _writing(partial.path), partial.claim(_job(bag, options, job)) as journal:
             try:
-                _compute(reader, topics, engine, options, journal, summary, progress)
+                _compute(bag, topics, rig, engine, options, journal, summary, progress)
                 _require_results(summary, options)
             except BagError:
                 if not summary.written:  # nothing is lost with it
-                    shutil.rmtree(partial)
+                    partial.remove()
                 raise
-            with _bar(progress, reader.message_count, "message") as bar:
-                storage = options.storage or storage_of(source)
-                merge(reader, partial / target.name, journal, options.prefix, storage, bar.update)
-            os.replace(partial / target.name, target)
-        shutil.rmtree(partial)
+            partial.remove_bag()
+            with _bar(progress, len(bag), "message") as bar:
+                merge(bag, partial.bag, journal, options.prefix, storage, bar.update)
+            os.replace(partial.bag, target)
+        try:
+            partial.remove()
+        except BagError as error:  # the result is whole all the same
+            summary.note(str(error))
     return summary
 
 
-# -- first pass: compute ---------------------------------------------------------------------------------------------------
+# -- compute ---------------------------------------------------------------------------------------------------------------
 
 
 def _compute(
-    reader: Any,
+    bag: BagSource,
     topics: BagTopics,
+    rig: CameraRig,
     engine: Engine,
     options: BagOptions,
     journal: Journal,
@@ -98,18 +109,20 @@ def _compute(
         summary.resumed += 1
         _count(summary, head)
         state = head["state"]
-    transforms = TransformTree() if options.extrinsics else _static(reader)
-    converter = PairConverter(topics, engine, BagHost(transforms, options, summary), options)
+    fixed = rig.extrinsics if options.extrinsics is None else Extrinsics.from_values(list(options.extrinsics))
+    host = BagHost(BagTransforms(bag, summary.note), fixed, summary)
+    converter = PairConverter(topics, engine, host, options)
     if summary.resumed:
         converter.stream.restore(state)
     converter.stream.last_stamp = summary.last_stamp
-    total = min(sum(c.msgcount for c in image.connections) for image in (topics.color, topics.depth))
-    with _bar(progress, total, "pair") as bar:
-        for time, color, depth, infos in _pairs(reader, topics, options, summary):
+    pairs = BagPairs(bag, topics, rig, options, summary)
+    with _bar(progress, len(pairs), "pair") as bar:
+        for number in range(len(pairs)):
             summary.pairs += 1
             if summary.pairs > summary.resumed:
-                head, outputs = converter.outputs(color, depth, infos)
-                head |= {"time": time, "state": converter.stream.state()}
+                pair = pairs[number]
+                head, outputs = converter.outputs(pair.color, pair.depth, pair.infos)
+                head |= {"time": pair.time, "state": converter.stream.state()}
                 journal.append(head, outputs)
                 _count(summary, head)
             bar.update()
@@ -125,111 +138,52 @@ def _count(summary: Summary, head: dict) -> None:
         summary.last_stamp = head["stamp"]
 
 
-def _pairs(reader: Any, topics: BagTopics, options: BagOptions, summary: Summary) -> Iterator[tuple]:
-    """(bag time in ns, serialised colour, serialised depth, infos) of every pair within the time window.
-
-    ``infos`` are the latest serialised camera infos of colour and depth, the first ones of the bag until one came.
-    """
-    names = {topics.color.topic: 0, topics.depth.topic: 1}
-    info_names = {topics.color_info: 0, topics.depth_info: 1}
-    info_connections = [c for c in reader.connections if c.msgtype == INFO and c.topic in info_names]
-    infos = [_first(reader, [c for c in info_connections if info_names[c.topic] == i]) for i in (0, 1)]
-    pairing = ApproximatePairs(options.slop, options.queue_size)
-    first = reader.start_time
-    start = first + int((options.start or 0.0) * 1e9)
-    end = None if options.end is None else first + int(options.end * 1e9)
-    for connection, time, raw in messages(
-        reader, [*topics.color.connections, *topics.depth.connections, *info_connections]
-    ):
-        if connection.msgtype == INFO:
-            infos[info_names[connection.topic]] = raw
-            continue
-        if time < start or (end is not None and time >= end):
-            continue
-        which = names[connection.topic]
-        summary.color_images += which == 0
-        summary.depth_images += which == 1
-        try:
-            stamp = msgs.stamp_ns(raw)
-        except FrameError as error:
-            summary.skip(error.code, f"{connection.topic}: {error}")
-            continue
-        pair = pairing.add(which, stamp, raw)
-        if pair:
-            yield time, *pair, tuple(infos)
-    if not summary.pairs and pairing.nearest_ns is not None:
-        summary.note(f"the nearest two stamps are {pairing.nearest_ns * 1e-9:.6f} s apart")
-
-
-def _first(reader: Any, connections: list) -> bytes | None:
-    return next((raw for _, _, raw in messages(reader, connections)), None) if connections else None
-
-
-def _static(reader: Any) -> TransformTree:
-    transforms = TransformTree()
-    connections = [c for c in reader.connections if c.msgtype == TF and c.topic.endswith("tf_static")]
-    for connection, _, raw in messages(reader, connections) if connections else ():
-        with suppress(FrameError):
-            for stamped in msgs.deserialize(raw, connection.msgtype).transforms:
-                transforms.add(stamped)
-    return transforms
-
-
 def _require_results(summary: Summary, options: BagOptions) -> None:
     if summary.written:
         return
     counts = f"{summary.color_images} colour and {summary.depth_images} depth images"
+    reasons = "; ".join(f"{message} ({summary.skipped[code]}x)" for code, message in summary.examples.items())
     if summary.pairs:
-        reasons = "; ".join(f"{message} ({summary.skipped[code]}x)" for code, message in summary.examples.items())
         raise BagError(f"none of the first {summary.pairs} pairs can be used: {reasons}")
     if not (summary.color_images and summary.depth_images):
         raise BagError(f"{counts} lie between --start and --end; nothing to pair")
-    notes = "; ".join(summary.notes)
+    if summary.nearest_s is None:
+        raise BagError(f"no pairs: of {counts}, none of one kind can be read: {reasons}")
     raise BagError(
-        f"no pairs: {counts}, but no two stamps within {options.slop} s ({notes}); are both cameras' clocks synchronised? "
-        "--slop allows more"
+        f"no pairs: {counts}, but no two stamps within {options.slop} s (the nearest two stamps are {summary.nearest_s:.6f} s "
+        "apart); are both cameras' clocks synchronised? --slop allows more"
     )
 
 
-# -- around both -----------------------------------------------------------------------------------------------------------
+# -- around it -------------------------------------------------------------------------------------------------------------
 
 
-def _job(source: Path, options: BagOptions, job: dict | None) -> dict:
+def _job(bag: BagSource, options: BagOptions, job: dict | None) -> dict:
     """Everything the results depend on, as JSON gives it back."""
-    return json.loads(
-        json.dumps({"format": _FORMAT, "bag": fingerprint(source), "options": asdict(options), "engine": job or {}})
-    )
-
-
-def _refuse_own_topics(reader: Any, prefix: str) -> None:
-    ours = {topic_of(prefix, name) for name in OUTPUTS}
-    taken = sorted(ours & {c.topic for c in reader.connections})
-    if taken:
-        raise BagError(f"the bag has {', '.join(taken)} already; choose another --prefix than {prefix}")
+    chosen = asdict(options)
+    if options.calibration is not None:
+        chosen["calibration"] = read_json(options.calibration)
+    everything = {"format": _FORMAT, "bag": bag.layout.fingerprint, "options": chosen, "engine": job or {}}
+    return json.loads(json.dumps(everything))
 
 
 @contextmanager
-def _journal(partial: Path, job: dict) -> Iterator[Journal]:
-    """The journal of this very job in the folder ``partial``, for this process alone."""
-    partial.mkdir(parents=True, exist_ok=True)
-    journal = Journal(partial / "pairs.journal")
+def _writing(folder: Path) -> Iterator[None]:
+    """Tells what to do where ``folder`` cannot be written; what is read raises a BagError of its own."""
     try:
-        journal.lock()
-        path = partial / "job.json"
-        if not path.exists():
-            with replacing(path) as unfinished:
-                unfinished.write_text(json.dumps(job))
-        before = json.loads(path.read_text())
-        if before != job:
-            different = sorted(k for k in job["options"] if before["options"].get(k) != job["options"][k])
-            different += [k for k in ("format", "bag", "engine") if before.get(k) != job[k]]
-            raise BagError(
-                f"{partial} holds an interrupted run with other settings ({', '.join(different)}); use the same again, or "
-                "remove that folder"
-            )
-        yield journal
-    finally:
-        journal.close()
+        yield
+    except (OSError, sqlite3.Error) as error:
+        raise BagError(
+            f"{folder} cannot be written ({error}); make room, or see that you may write there, and give the same command again: "
+            "it goes on where it stopped"
+        ) from error
+
+
+def _refuse_own_topics(source: BagSource, prefix: str) -> None:
+    ours = {topic_of(prefix, name) for name in OUTPUTS}
+    taken = sorted(ours & {c.topic for c in source.connections})
+    if taken:
+        raise BagError(f"the bag has {', '.join(taken)} already; choose another --prefix than {prefix}")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 _RECORD = struct.Struct("<4sIQI")  # magic, bytes of the header, bytes of the messages, crc32 of both
@@ -23,15 +24,16 @@ class JournalError(ValueError):
 
 
 class Journal:
-    """Appends records, and reads them again in order. Use :meth:`recover` once before the first :meth:`append`."""
+    """Appends records, and reads them again. Use :meth:`recover` once before the first :meth:`append`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = open(path, "a+b")  # noqa: SIM115 (closed in close)
 
     def close(self) -> None:
-        """Closes the file; no record is pending."""
-        self._file.close()
+        """Closes the file."""
+        with suppress(OSError):  # what could not be written has been told by append
+            self._file.close()
 
     def lock(self) -> None:
         """Keeps other processes out until this one closes the file or ends.
@@ -74,28 +76,31 @@ class Journal:
             self._file.write(data)
         self._file.flush()  # to the system: it survives the end of this process
 
-    def records(self) -> Iterator[tuple[dict, list[tuple[str, bytes]]]]:
-        """All records in order, as (header, messages).
+    def records_in_order(self) -> Iterator[tuple[dict, list[tuple[str, bytes]]]]:
+        """All records as (header, messages), by the header's "time"; where that is equal, in the order in which they came.
 
         Raises:
-            JournalError: a record is damaged.
+            JournalError: A record is damaged.
         """
-        position, size = 0, self.path.stat().st_size
+        places, position, size = [], 0, self.path.stat().st_size
         while position < size:
             header_size, body_size, _ = self._record_at(position)
             if not self._whole(position):
-                raise JournalError(f"{self.path} is damaged at byte {position}; remove its folder and start again")
+                raise self._damaged(position)
             self._file.seek(position + _RECORD.size)
+            places.append((json.loads(self._file.read(header_size))["time"], position))
+            position += _RECORD.size + header_size + body_size
+        for _, position in sorted(places):
+            header_size, _, _ = self._record_at(position)
             header = json.loads(self._file.read(header_size))
             yield header, [(name, self._file.read(length)) for name, length in header.pop("parts")]
-            position += _RECORD.size + header_size + body_size
 
     def _record_at(self, position: int) -> tuple[int, int, int]:
         self._file.seek(position)
         raw = self._file.read(_RECORD.size)
         magic, header_size, body_size, crc = _RECORD.unpack(raw) if len(raw) == _RECORD.size else (b"", 0, 0, 0)
         if magic != _MAGIC:
-            raise JournalError(f"{self.path} is damaged at byte {position}; remove its folder and start again")
+            raise self._damaged(position)
         return header_size, body_size, crc
 
     def _whole(self, position: int) -> bool:
@@ -107,3 +112,6 @@ class Journal:
                 return False
             crc, left = zlib.crc32(block, crc), left - len(block)
         return crc == expected
+
+    def _damaged(self, position: int) -> JournalError:
+        return JournalError(f"{self.path} is damaged at byte {position}; remove its folder and start again")

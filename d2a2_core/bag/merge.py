@@ -2,62 +2,67 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from d2a2_core.bag.journal import Journal
+from d2a2_core.bag.layout import ENDINGS
 from d2a2_core.bag.messages import CLOUD
-from d2a2_core.bag.storage import BagError, add_topic, copy_connections, create_bag, messages
+from d2a2_core.bag.source import BagSource, open_bag
+from d2a2_core.bag.storage import BagError, add_topic, copy_connections, create_bag
 from d2a2_core.bag.topics import IMAGE, INFO
 
 #: name under the prefix: type
 OUTPUTS = {"image_raw": IMAGE, "camera_info": INFO, "provenance": IMAGE, "sigma": IMAGE, "points": CLOUD}
 
 
-def merge(reader: Any, folder: Path, journal: Journal, prefix: str, storage: str, update: Callable[[], Any]) -> None:
+def merge(
+    source: BagSource, folder: Path, journal: Journal, prefix: str, storage: str, update: Callable[[], Any]
+) -> None:
     """Writes the bag ``folder``: every message of the old one, and each pair's outputs after the messages of its bag time.
 
     Args:
-        reader: of the old bag.
-        folder: made; what an interrupted merge left there goes.
-        journal: of all pairs.
-        prefix: of the outputs' topics.
+        source: The old bag.
+        folder: Is made.
+        journal: Of all pairs.
+        prefix: Of the outputs' topics.
         storage: "mcap" or "sqlite3".
-        update: called once for each message copied.
+        update: Called once for each message copied.
 
     Raises:
-        BagError: the old bag is damaged, or lacks messages that it says it has.
-        JournalError: the journal is damaged.
+        BagError: The old bag is damaged, or what was written cannot be read again.
+        JournalError: The journal is damaged.
     """
-    if folder.exists():
-        shutil.rmtree(folder)
-    copied, ours = 0, {}
-    with create_bag(folder, storage, reader.storage.metadata.custom) as writer:
-        connections = copy_connections(reader.connections, writer)
-        records = journal.records()
+    written, ours = 0, {}
+    with create_bag(folder, storage, source.layout.custom) as writer:
+        connections = dict(zip(source.connections, copy_connections(source.connections, writer), strict=True))
+        records = journal.records_in_order()
         pending = next(records, None)
 
         def write_pending() -> None:
-            nonlocal pending
+            nonlocal pending, written
             head, outputs = pending
             for name, data in outputs:
                 if name not in ours:
                     ours[name] = add_topic(writer, topic_of(prefix, name), OUTPUTS[name])
                 writer.write(ours[name], head["time"], data)
+                written += 1
             pending = next(records, None)
 
-        for connection, time, raw in messages(reader):
+        for connection, time, raw in source.messages():
             while pending and pending[0]["time"] < time:
                 write_pending()
-            writer.write(connections[connection.id], time, raw)
-            copied += 1
+            writer.write(connections[connection], time, raw)
+            written += 1
             update()
         while pending:
             write_pending()
-        if copied != reader.message_count:
-            raise BagError(f"{reader.path} says it holds {reader.message_count} messages, but {copied} could be read")
+    with open_bag(folder / f"{folder.name}{ENDINGS[storage]}") as result:
+        if len(result) != written:
+            raise BagError(
+                f"{written} messages were written to {folder}, but {len(result)} can be read there: is the disk full?"
+            )
 
 
 def topic_of(prefix: str, name: str) -> str:

@@ -9,6 +9,8 @@ from d2a2_core.bag.storage import BagError
 from d2a2_core.geometry import Extrinsics
 from d2a2_core.stream import StreamOptions
 
+_LONGEST = 1e9  # seconds, 30 years: in ns, sums with any stamp fit into 64 bits
+
 
 @dataclass(frozen=True)
 class BagOptions(StreamOptions):
@@ -17,12 +19,13 @@ class BagOptions(StreamOptions):
     Attributes:
         color, depth, color_info, depth_info: Topics; None guesses.
         slop: Largest difference of the stamps of a pair, seconds.
-        queue_size: Images of each camera that wait.
         prefix: Prefix of the topics that are added.
         storage: "mcap" or "sqlite3"; None as the input.
         cloud: Whether to add points too.
         start, end: Seconds from the bag's start between which pairs are upsampled; everything is copied all the same.
-        extrinsics: Translation and quaternion x y z w from the depth to the colour camera, 7 numbers; None: /tf_static.
+        calibration: File with the cameras and where they are, see :mod:`d2a2_core.geometry.rig`; what it holds comes before the
+            bag's camera infos and transforms.
+        extrinsics: Translation and quaternion x y z w from the depth to the colour camera, 7 numbers; comes before all else.
 
     Raises:
         BagError: A value that cannot be used.
@@ -33,12 +36,12 @@ class BagOptions(StreamOptions):
     color_info: str | None = None
     depth_info: str | None = None
     slop: float = 0.015
-    queue_size: int = 10
     prefix: str = "/depth_upsampled"
     storage: str | None = None
     cloud: bool = False
     start: float | None = None
     end: float | None = None
+    calibration: str | None = None
     extrinsics: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -46,8 +49,11 @@ class BagOptions(StreamOptions):
             super().__post_init__()
         except ValueError as error:
             raise BagError(str(error)) from error
-        if not (self.slop >= 0 and self.queue_size >= 1):
-            raise BagError(f"expected slop >= 0 and queue_size >= 1, got {self.slop} and {self.queue_size}")
+        if not 0 <= self.slop <= _LONGEST:
+            raise BagError(f"expected a slop of 0 to {_LONGEST:g} s, got {self.slop}")
+        for name in ("start", "end"):
+            if not abs(getattr(self, name) or 0.0) <= _LONGEST:
+                raise BagError(f"expected {name} in seconds, at most {_LONGEST:g}, got {getattr(self, name)}")
         if self.extrinsics is not None:
             try:
                 Extrinsics.from_values(list(self.extrinsics))
@@ -59,7 +65,20 @@ class BagOptions(StreamOptions):
 
 @dataclass
 class Summary:
-    """What happened. ``skipped`` counts pairs and images that could not be used, by code and detail, with one message each."""
+    """What happened.
+
+    Attributes:
+        pairs: Pairs of images found.
+        written: Pairs upsampled.
+        resumed: Pairs that an interrupted run had done.
+        color_images, depth_images: Images between start and end.
+        skipped: Number of pairs and images that could not be used, by code and detail.
+        examples: One message for each of these.
+        notes: What a user should know, each once.
+        warned: Codes and details of the warnings among the notes.
+        last_stamp: Stamp in ns of the newest result.
+        nearest_s: Smallest difference of a colour and a depth image's stamps, seconds.
+    """
 
     pairs: int = 0
     written: int = 0
@@ -71,6 +90,7 @@ class Summary:
     notes: list[str] = field(default_factory=list)
     warned: set[tuple[str, str]] = field(default_factory=set)
     last_stamp: int | None = None
+    nearest_s: float | None = None
 
     def skip(self, code: str, message: str, detail: str = "") -> None:
         """Counts one more."""

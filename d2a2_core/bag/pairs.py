@@ -9,9 +9,9 @@ import numpy as np
 from d2a2_core.bag import messages as msgs
 from d2a2_core.bag.options import BagOptions, Summary
 from d2a2_core.bag.topics import INFO, BagTopics
+from d2a2_core.bag.transforms import BagTransforms
 from d2a2_core.errors import error_cause
 from d2a2_core.geometry import Extrinsics
-from d2a2_core.geometry.transform_tree import TransformTree
 from d2a2_core.messages.encodings import FrameError
 from d2a2_core.messages.pair_reader import WORDS
 from d2a2_core.stream import Engine, PairMessages, Pixels, Stream, Topics
@@ -21,27 +21,21 @@ class BagHost:
     """The surroundings of a stream that comes from a bag.
 
     Args:
-        transforms: The bag's static transforms.
-        options: Their extrinsics come before the bag's.
+        transforms: The bag's.
+        fixed: From the depth to the colour camera, where it is given: comes before the bag's transforms.
         summary: Keeps what is told.
     """
 
-    def __init__(self, transforms: TransformTree, options: BagOptions, summary: Summary) -> None:
-        self._transforms, self._summary = transforms, summary
-        self._fixed = None if options.extrinsics is None else Extrinsics.from_values(list(options.extrinsics))
+    def __init__(self, transforms: BagTransforms, fixed: Extrinsics | None, summary: Summary) -> None:
+        self._transforms, self._fixed = transforms, fixed
         self.read_color, self.read_depth, self.header = msgs.read_color, msgs.read_depth, msgs.header
         self.report, self.inform = summary.warn, summary.note
 
     def extrinsics(self, color_frame: str, depth_frame: str) -> Extrinsics | None:
-        """From the depth to the colour camera: as given, else by the bag's static transforms."""
+        """From the depth to the colour camera: as given, else by the bag's transforms."""
         if self._fixed is not None or color_frame == depth_frame:
             return self._fixed
-        found = self._transforms.lookup(color_frame, depth_frame)
-        if found is None:
-            self._summary.note(f"/tf_static does not say where '{depth_frame}' is in '{color_frame}'")
-            return None
-        translation, quaternion = found
-        return Extrinsics.from_quaternion(translation.tolist(), quaternion.tolist(), stated=False)
+        return self._transforms.extrinsics(color_frame, depth_frame)
 
 
 class PairConverter:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from d2a2_core.bag.storage import BagError, messages, typestore
+from d2a2_core.bag.connections import Connection
+from d2a2_core.bag.source import BagSource
+from d2a2_core.bag.storage import BagError, typestore
 from d2a2_core.geometry.evidence import says_registered
 from d2a2_core.messages.encodings import COLOR_ENCODINGS, DEPTH_ENCODINGS, is_compressed_depth
 
@@ -14,19 +15,20 @@ IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 INFO = "sensor_msgs/msg/CameraInfo"
 
 _COLOR_NAMES = ("rgb", "color", "colour")
+_TRIED = 20  # messages of a topic, until one can be read
 _NEITHER = ("infra", "/ir/", "/ir_", "confidence", "disparity", "fisheye")  # images, but of no use here
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An image topic: its connections, and what the encoding of its first readable message makes it ("color", "depth")."""
+    """An image topic: its connection, and what the encoding of its first readable message makes it ("color", "depth")."""
 
     topic: str
     msgtype: str
     encoding: str
     kind: str
     frame_id: str
-    connections: tuple
+    connection: Connection
 
     @property
     def registered(self) -> bool:
@@ -56,39 +58,35 @@ class BagTopics:
 
 
 def choose_topics(
-    reader: Any, color: str | None, depth: str | None, color_info: str | None, depth_info: str | None
+    source: BagSource, color: str | None, depth: str | None, color_info: str | None, depth_info: str | None
 ) -> BagTopics:
     """Takes the topics that are given, and guesses the others.
 
     Raises:
         BagError: a topic that is not there or of another type, none to choose, or several that are as good.
     """
-    candidates = list(_candidates(reader))
+    candidates = list(_candidates(source))
     chosen_depth = _choose("depth", depth, candidates, _depth_rank, color)
     chosen_color = _choose("color", color, candidates, _color_rank, chosen_depth.topic)
     if chosen_color.topic == chosen_depth.topic:
         raise BagError(f"{chosen_color.topic} was given for colour and for depth")
     return BagTopics(
-        chosen_color, chosen_depth, _info(reader, color_info, chosen_color), _info(reader, depth_info, chosen_depth)
+        chosen_color, chosen_depth, _info(source, color_info, chosen_color), _info(source, depth_info, chosen_depth)
     )
 
 
-def _candidates(reader: Any) -> Iterable[Candidate]:
-    by_topic: dict[str, list] = {}
-    for connection in reader.connections:
-        if connection.msgtype in (IMAGE, COMPRESSED) and connection.msgcount:
-            by_topic.setdefault(connection.topic, []).append(connection)
-    for topic, connections in by_topic.items():
-        for _, (connection, _, raw) in zip(range(5), messages(reader, connections), strict=False):
+def _candidates(source: BagSource) -> Iterable[Candidate]:
+    for connection in source.connections:
+        if connection.msgtype not in (IMAGE, COMPRESSED):
+            continue
+        for _, _, raw in source.messages(source.positions([connection])[:_TRIED]):
             try:
                 msg = typestore().deserialize_cdr(raw, connection.msgtype)
             except Exception:  # damaged; the next one may do
                 continue
             encoding = msg.encoding if connection.msgtype == IMAGE else msg.format
-            yield Candidate(
-                topic, connection.msgtype, encoding, _kind(topic, connection.msgtype, encoding), msg.header.frame_id,
-                tuple(connections),
-            )  # fmt: skip
+            kind = _kind(connection.topic, connection.msgtype, encoding)
+            yield Candidate(connection.topic, connection.msgtype, encoding, kind, msg.header.frame_id, connection)
             break
 
 
@@ -146,9 +144,9 @@ def _common(a: str, b: str) -> int:
     return count
 
 
-def _info(reader: Any, given: str | None, image: Candidate) -> str | None:
+def _info(source: BagSource, given: str | None, image: Candidate) -> str | None:
     """The CameraInfo topic beside an image topic, as camera_info_manager and image_transport name it."""
-    names = {c.topic for c in reader.connections if c.msgtype == INFO}
+    names = {c.topic for c in source.connections if c.msgtype == INFO}
     if given is not None:
         for name in (given, f"/{given}"):
             if name in names:

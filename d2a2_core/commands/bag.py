@@ -19,7 +19,6 @@ _HELP = {
     "color_info": "topic of the colour CameraInfo; without it: the one beside the image",
     "depth_info": "topic of the depth CameraInfo",
     "slop": "largest difference of the stamps of a pair, seconds",
-    "queue_size": "images of each camera that wait for their partner",
     "prefix": "of the topics that are added",
     "depth_unit": "metres per count of the depth image; 0: 0.001 for 16-bit images, 1 for 32FC1",
     "cloud_stride": "the cloud takes every n-th row and column",
@@ -52,7 +51,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stamp-source", choices=("color", "depth"), default="color", help="whose stamps are kept")
     parser.add_argument(
         "--extrinsics", type=float, nargs=7, metavar=("TX", "TY", "TZ", "QX", "QY", "QZ", "QW"),
-        help="from the depth to the colour camera, metres and quaternion; without it: the bag's /tf_static",
+        help="from the depth to the colour camera, metres and quaternion; without it: --calibration, then /tf_static and /tf",
+    )  # fmt: skip
+    parser.add_argument(
+        "--calibration", metavar="FILE",
+        help="cameras and where they are, as a recording's calibration.json: in place of the bag's camera infos and transforms",
     )  # fmt: skip
     parser.add_argument("--scale", type=int, default=0, help="trained scale to use; 0: the nearest")
     group = parser.add_argument_group("pipeline", "as the live node's parameters of the same names, see docs/topics.md")

@@ -22,6 +22,10 @@ def _upsample_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--depth-unit", type=float, default=0.0, help="metres per count of the depth images; 0: millimetres")
     p.add_argument("--max-fill-px", type=float, default=16.0, help="fill holes this far, in output pixels")
     add_registration(p)
+    p.add_argument(
+        "--calibration", type=Path, metavar="FILE",
+        help="cameras and where they are, as a recording's calibration.json, which it replaces",
+    )  # fmt: skip
     p.add_argument("--no-hygiene", action="store_true", help="keep flying and stray measurements")
     p.add_argument(
         "--color-offset", type=float, nargs=2, default=(0.0, 0.0), metavar=("DX", "DY"),
@@ -37,6 +41,7 @@ def _upsample(o: argparse.Namespace) -> None:
     from d2a2_core.depth.diagnosis import depth_problem
     from d2a2_core.depth.units import MILLIMETRE, check_depth_unit, to_metres, to_millimetres
     from d2a2_core.geometry import CameraPair
+    from d2a2_core.geometry.rig import CameraRig
     from d2a2_core.pipeline import DepthPipeline, PipelineSettings
     from d2a2_core.recording import Recording, read_frame
 
@@ -46,9 +51,11 @@ def _upsample(o: argparse.Namespace) -> None:
         raise ValueError(f"expected one recording folder, or one colour and one depth image, got {len(o.input)} paths")
     if len(o.input) == 1:
         frames = Recording(o.input[0])
-        views = frames.views()
+        views = {} if o.calibration else frames.views()
     else:
         frames, views = [read_frame(*o.input)], {}
+    if o.calibration:
+        views = CameraRig.read(o.calibration).views(frames[0].depth_mm.shape)
     settings = PipelineSettings(
         registration=o.registration,
         max_fill_px=o.max_fill_px,

@@ -219,7 +219,12 @@ def test_broken_calibration(tmp_path, content):
         {"K": [1, 2]},
         {"K": None},
         {"K": [0] * 9},
+        {"K": [1e300] * 9},
+        {"K": [True] * 9},
         {"width": "wide"},
+        {"width": 1e300},
+        {"height": -1},
+        {"height": 6.5},
         {"distortion_model": "fov"},
         {"D": ["a"]},
         {"D": None},
@@ -229,7 +234,7 @@ def test_broken_calibration(tmp_path, content):
 def test_unusable_camera(tmp_path, change):
     write_frame(tmp_path)
     write_calibration(tmp_path, {"color": {**COLOR, **change}})
-    with pytest.raises(RecordingError, match="entry 'color' cannot be used"):
+    with pytest.raises(RecordingError, match=rf"{tmp_path}/calibration\.json: entry color"):
         Recording(tmp_path).camera("color")
 
 
@@ -239,5 +244,27 @@ def test_unusable_camera(tmp_path, change):
 def test_unusable_pose(tmp_path, pose):
     write_frame(tmp_path)
     write_calibration(tmp_path, {"color": COLOR, "depth_to_color": pose})
-    with pytest.raises(RecordingError, match="'depth_to_color' cannot be used"):
+    with pytest.raises(RecordingError, match=rf"{tmp_path}/calibration\.json: entry depth_to_color"):
         _ = Recording(tmp_path).registered
+
+
+@pytest.mark.parametrize("rate", ["fast", 0, -1, 1e-320, 1e300, True, [15]])
+def test_unusable_rate(tmp_path, rate):
+    write_frame(tmp_path)
+    write_calibration(tmp_path, {"color": COLOR, "rate_hz": rate})
+    with pytest.raises(RecordingError, match=r"calibration\.json: entry rate_hz: "):
+        _ = Recording(tmp_path).rate_hz
+
+
+@pytest.mark.parametrize("pose", [None, {}])
+def test_a_pose_that_says_nothing_is_none(tmp_path, pose):
+    write_frame(tmp_path)
+    write_calibration(tmp_path, {"color": COLOR, "depth_to_color": pose, "comment": ["anything"]})
+    assert Recording(tmp_path).extrinsics is None
+
+
+def test_a_calibration_that_is_a_folder(tmp_path):
+    write_frame(tmp_path)
+    (tmp_path / "calibration.json").mkdir()
+    with pytest.raises(RecordingError, match=r"calibration cannot be read: .*Is a directory.*calibration\.json"):
+        Recording(tmp_path).views()

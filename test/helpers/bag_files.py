@@ -1,15 +1,22 @@
 """Bags for the tests of `d2a2 bag`: written message by message, and read back."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 
 pytest.importorskip("rosbags", reason="needs rosbags (pip install rosbags)")
 
+import lz4.frame
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from d2a2_core.bag import messages as msgs
+from d2a2_core.bag.compression import zstd_module
+
+zstd = zstd_module()
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 STORE.register(get_types_from_msg("std_msgs/Header header\nuint8[] soup\n", "lab_msgs/msg/Soup"))
@@ -107,3 +114,91 @@ def outputs(folder, name):
 
 def stamp(msg):
     return msg.header.stamp.sec * 10**9 + msg.header.stamp.nanosec
+
+
+class RawMcap:
+    """An .mcap file written record by record, so that it can be as recorders and other programs write it.
+
+    ``write`` takes (topic, msgtype, bag time, serialised message); ``channels`` may set a topic's (message encoding, schema
+    encoding, schema) and hence what its type is described by.
+    """
+
+    def __init__(self, path, compression="", chunk=3, indexes=True, channels=None, profile="ros2"):
+        self.path, self.compression, self.chunk_messages, self.indexes = path, compression, chunk, indexes
+        self.described = channels or {}
+        self.out = bytearray(b"\x89MCAP0\r\n" + _record(0x01, _text(profile) + _text("tests")))
+        self.topics, self.pending, self.count, self.total = {}, bytearray(), 0, 0
+        self.index, self.chunk_indexes = {}, []
+
+    def write(self, topic, msgtype, time, raw):
+        if topic not in self.topics:
+            number = self.topics[topic] = len(self.topics) + 1
+            encoding, kind, text = self.described.get(topic, ("cdr", "ros2msg", b""))
+            if kind == "ros2msg" and not text:
+                text = STORE.generate_msgdef(msgtype, ros_version=2)[0].encode()
+            self.pending += _record(0x03, struct.pack("<H", number) + _text(msgtype) + _text(kind) + _text(text))
+            self.pending += _record(
+                0x04, struct.pack("<HH", number, number) + _text(topic) + _text(encoding) + _text(b"")
+            )
+        self.index.setdefault(self.topics[topic], []).append((time, len(self.pending)))
+        self.pending += _record(0x05, struct.pack("<HIQQ", self.topics[topic], 0, time, time) + bytes(raw))
+        self.count += 1
+        self.total += 1
+        if self.count == self.chunk_messages:
+            self.end_chunk()
+
+    def end_chunk(self):
+        """``chunk`` None writes records without chunks."""
+        data = bytes(self.pending)
+        if self.chunk_messages is None:
+            self.out += data
+        elif data:
+            packed = {"": lambda d: d, "zstd": zstd.compress, "lz4": lz4.frame.compress}[self.compression](data)
+            head = struct.pack("<QQQI", 0, 2**62, len(data), zlib.crc32(data))
+            start, offsets = len(self.out), b""
+            self.out += _record(0x06, head + _text(self.compression) + struct.pack("<Q", len(packed)) + packed)
+            end = len(self.out)
+            for channel, entries in self.index.items() if self.indexes else ():
+                offsets += struct.pack("<HQ", channel, len(self.out))
+                listed = b"".join(struct.pack("<QQ", *entry) for entry in entries)
+                self.out += _record(0x07, struct.pack("<HI", channel, len(listed)) + listed)
+            place = struct.pack("<QQQQ", 0, 2**62, start, end - start) + _text(offsets)
+            sizes = struct.pack("<QQ", len(packed), len(data))
+            index = place + struct.pack("<Q", len(self.out) - end) + _text(self.compression) + sizes
+            self.chunk_indexes.append(_record(0x08, index))
+        self.pending, self.count, self.index = bytearray(), 0, {}
+
+    def close(self, statistics=None):
+        """Ends the file as the format says; ``statistics``: number of messages to claim."""
+        self.end_chunk()
+        self.out += _record(0x0F, bytes(4))
+        summary = len(self.out)
+        self.out += b"".join(self.chunk_indexes)
+        total = self.total if statistics is None else statistics
+        self.out += _record(0x0B, struct.pack("<QHIIIIQQI", total, 0, 0, 0, 0, 0, 0, 0, 0))
+        self.out += _record(0x02, struct.pack("<QQI", summary, 0, 0)) + b"\x89MCAP0\r\n"
+        return self.save()
+
+    def save(self, size=None):
+        """Writes the first ``size`` bytes."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_bytes(self.out[:size])
+        return self.path
+
+
+def raw_mcap(path, messages, **kwargs):
+    """A whole .mcap file of messages, see :class:`RawMcap`."""
+    file = RawMcap(path, **kwargs)
+    for message in messages:
+        file.write(*message)
+    file.close()
+    return path
+
+
+def _record(operation, content):
+    return struct.pack("<BQ", operation, len(content)) + content
+
+
+def _text(text):
+    data = text.encode() if isinstance(text, str) else text
+    return struct.pack("<I", len(data)) + data

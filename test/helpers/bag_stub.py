@@ -51,15 +51,21 @@ def convert(source, target, kill_at):
     from d2a2_core.bag import BagOptions, merge, upsample_bag
 
     if kill_at == "merge":
-        everything = merge.messages
+        copy = merge.copy_connections
 
-        def until_the_middle(reader):
-            for i, message in enumerate(everything(reader)):
-                if i == 20:
+        def until_the_middle(connections, writer):
+            write, writer.count = writer.write, 0
+
+            def count_and_write(*message):
+                writer.count += 1
+                if writer.count == 20:
                     os.kill(os.getpid(), signal.SIGKILL)
-                yield message
+                write(*message)
 
-        merge.messages = until_the_middle
+            writer.write = count_and_write
+            return copy(connections, writer)
+
+        merge.copy_connections = until_the_middle
     upsample_bag(source, target, StubEngine(int(kill_at) if kill_at.isdigit() else None), BagOptions(cloud=True))
 
 

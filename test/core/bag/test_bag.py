@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,8 +14,6 @@ pytest.importorskip("rosbags", reason="needs rosbags (pip install rosbags)")
 
 import bag_stub
 from bag_files import (
-    COLOR,
-    DEPTH,
     FRAME,
     IMAGE,
     START,
@@ -36,7 +33,6 @@ from rosbags.interfaces import QosDurability
 
 from d2a2_core.bag import BagError, BagOptions, upsample_bag
 from d2a2_core.bag.journal import Journal, JournalError
-from d2a2_core.bag.pairing import ApproximatePairs
 from d2a2_core.geometry.transform_tree import TransformTree
 from d2a2_core.messages.encodings import view
 
@@ -121,13 +117,13 @@ def test_journal_keeps_other_processes_out_and_notices_damage(tmp_path):
     with pytest.raises(JournalError, match="another process"):
         Journal(tmp_path / "j").lock()
     for i in range(3):
-        journal.append({"i": i}, [("a", b"x" * 100), ("b", b"")])
+        journal.append({"time": i}, [("a", b"x" * 100), ("b", b"")])
     journal.close()
     raw = bytearray((tmp_path / "j").read_bytes())
     raw[len(raw) // 2] ^= 1
     (tmp_path / "j").write_bytes(raw)
     with pytest.raises(JournalError, match="damaged"):
-        list(Journal(tmp_path / "j").records())
+        list(Journal(tmp_path / "j").records_in_order())
 
 
 @storages
@@ -147,7 +143,7 @@ def test_memory_does_not_grow_with_the_bag(tmp_path, storage):
             tracemalloc.stop()
 
     peak(3)  # what is made once
-    short, long = peak(60), peak(260)  # 200 frames more are 8 MiB in and 23 MiB out
+    short, long = peak(120), peak(320)  # 200 frames more are 8 MiB in and 23 MiB out; some chunks of 1 MiB are kept
     assert long - short < 1.5
 
 
@@ -169,28 +165,6 @@ def test_damaged_frames_are_skipped_counted_and_kept(tmp_path, storage):
     assert [stamp(m) for _, m in outputs(tmp_path / "out", "image_raw")] == [START + i * FRAME for i in (0, 4, 6, 7)]
 
 
-def test_pairing_is_that_of_message_filters():
-    message_filters = pytest.importorskip("message_filters")
-    rng = np.random.default_rng(5)
-    for trial in range(200):
-        slop, size = float(rng.choice([0.0, 0.005, 0.01, 0.02])), int(rng.integers(1, 6))
-        inputs = [message_filters.SimpleFilter() for _ in range(2)]
-        sync = message_filters.ApproximateTimeSynchronizer(inputs, size, max(slop, 1e-9))  # as the node does
-        expected, got = [], []
-        sync.registerCallback(lambda a, b, expected=expected: expected.append((a.name, b.name)))
-        ours = ApproximatePairs(slop, size)
-        for n in range(60):
-            which = int(rng.integers(2))
-            ns = int(rng.integers(0, 60)) * 1_000_000 + n // 3 * 3_000_000  # repeats, ties, and out of order
-            msg = SimpleNamespace(
-                name=n, header=SimpleNamespace(stamp=SimpleNamespace(sec=0, nanosec=ns, nanoseconds=ns))
-            )
-            inputs[which].signalMessage(msg)
-            pair = ours.add(which, ns, n)
-            got += [pair] if pair else []
-        assert got == expected, trial
-
-
 def test_static_transforms_are_chained_both_ways():
     tree = TransformTree()
     quarter = (0, 0, np.sin(np.pi / 4), np.cos(np.pi / 4))  # 90 degrees about z
@@ -205,21 +179,6 @@ def test_static_transforms_are_chained_both_ways():
     np.testing.assert_allclose(back, [0, -1, 3], atol=1e-12)
     assert tree.lookup("c", "elsewhere") is None
     assert tree.lookup("c", "broken") is None
-
-
-def test_a_pair_whose_stamp_goes_back_is_dropped_as_in_the_node(tmp_path):
-    order = [0, 1, 4, 2, 5]
-    messages = [
-        m
-        for n, i in enumerate(order)
-        for m in (
-            (COLOR, IMAGE, START + n * FRAME, color_image(i)),
-            (DEPTH, IMAGE, START + n * FRAME, depth_image(i)),
-        )
-    ]
-    summary = upsample_bag(write_bag(tmp_path / "in", "mcap", messages), tmp_path / "out", StubEngine(), BagOptions())
-    assert summary.skipped == {"stale": 1}
-    assert [stamp(m) for _, m in outputs(tmp_path / "out", "image_raw")] == [START + i * FRAME for i in (0, 1, 4, 5)]
 
 
 def test_the_real_engine_goes_on_where_it_stopped():
