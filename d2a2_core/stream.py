@@ -16,6 +16,7 @@ from d2a2_core.depth.provenance import POINTS_PROVENANCE, only
 from d2a2_core.depth.units import to_millimetres
 from d2a2_core.errors import CodedError
 from d2a2_core.geometry import Camera, CameraPair, Extrinsics, back_project
+from d2a2_core.geometry.transform_tree import plain_frame
 from d2a2_core.messages.camera_info import (
     RECTIFIED_INPUTS,
     camera_from_info,
@@ -228,8 +229,8 @@ class Stream:
         color = self._read("color", self._host.read_color, pair.color)
         depth = self._read("depth", self._host.read_depth, pair.depth)
         self._note_sizes(color.shape[:2], depth.shape)
-        frames = pair.color.header.frame_id, pair.depth.header.frame_id
-        header = self._host.header(stamp, options.output_frame or frames[0])
+        frames = plain_frame(pair.color.header.frame_id), plain_frame(pair.depth.header.frame_id)
+        header = self._host.header(stamp, plain_frame(options.output_frame) or frames[0])
         info, camera = self._camera("color", pair.color_info, color.shape[:2], header, options)
         _, depth_camera = self._camera("depth", pair.depth_info, depth.shape, header, options)
         if pair.color_info is None:
