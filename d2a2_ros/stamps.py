@@ -9,7 +9,7 @@ from collections import deque
 _BACK_SECONDS, _BACK_IMAGES, _BACK_FEW, _BACK_WHILE, _BACK_WINDOW = 0.5, 10, 3, 0.5, 10.0
 # Stamps farther ahead than this do not prove that the images after them are late.
 _AHEAD_SECONDS = 5.0
-_LOSS_WINDOW, _LOSS_IMAGES = 10.0, 20
+_LOSS_WINDOW, _LOSS_IMAGES, _UNSTEADY_SHARE = 10.0, 20, 0.1
 _PAUSE_SECONDS = 5.0
 _REMEMBERED = 512  # arrivals, for the partner of an image that is late
 
@@ -60,8 +60,8 @@ class StampTrack:
 class Loss:
     """Estimates how many images are missing, from gaps in the stamps of those that come.
 
-    Only a whole multiple of the stream's own period counts, so that cameras without a steady rate are not blamed. Neither is one
-    that changes its rate, nor a pause.
+    A gap is a whole multiple of the stream's own period. Where other steps are common, the camera has no steady rate and
+    nothing can be told. A change of the rate or a pause is no loss.
 
     Attributes:
         missing: Images missing since the start.
@@ -71,7 +71,7 @@ class Loss:
         self.missing = 0
         self._last: int | None = None
         self._steps: deque[int] = deque(maxlen=16)
-        self._seen: deque[tuple[float, int]] = deque(maxlen=1000)
+        self._seen: deque[tuple[float, int | None]] = deque(maxlen=1000)
 
     def add(self, stamp: int, now: float) -> None:
         """Takes the stamp in nanoseconds of an image that arrived ``now``, in seconds."""
@@ -82,18 +82,21 @@ class Loss:
             return
         missing = self._missing(step)
         self._steps.append(step)
-        self.missing += missing
+        self.missing += missing or 0
         self._seen.append((now, missing))
 
     def recent(self, now: float) -> tuple[int, int]:
-        """Returns how many images came and how many are missing of the last ten seconds; (0, 0) if too few came to tell."""
+        """Returns how many images came and how many are missing of the last ten seconds; (0, 0) where that cannot be told."""
         recent = [missing for time, missing in self._seen if time > now - _LOSS_WINDOW]
-        return (len(recent), sum(recent)) if len(recent) >= _LOSS_IMAGES else (0, 0)
+        if len(recent) < _LOSS_IMAGES or recent.count(None) > _UNSTEADY_SHARE * len(recent):
+            return 0, 0
+        return len(recent), sum(missing or 0 for missing in recent)
 
-    def _missing(self, step: int) -> int:
+    def _missing(self, step: int) -> int | None:
+        """Images missing in a step between stamps; None if it is no whole number of periods."""
         if len(self._steps) < 8:
             return 0
         # Not the median: where half of the images are missing, most steps are longer than the period.
         period = sorted(self._steps)[len(self._steps) // 5]
         periods = round(step / period)
-        return periods - 1 if abs(step / period - periods) < 0.25 else 0
+        return periods - 1 if periods and abs(step / period - periods) < 0.25 else None
