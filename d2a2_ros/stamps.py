@@ -6,7 +6,7 @@ from collections import deque
 
 # A recording that starts again sends its first stamps again, and a driver may have been started before the clock was set back.
 # One late image is not that; so many in so many seconds are, or a few over a while, where the rate is low.
-_BACK_SECONDS, _BACK_IMAGES, _BACK_FEW, _BACK_WHILE, _BACK_WINDOW = 0.5, 10, 3, 0.5, 10.0
+_BACK_SECONDS, _BACK_IMAGES, _BACK_FEW, _BACK_WHILE, _BACK_WINDOW = 0.5, 10, 3, 0.3, 10.0
 # Stamps farther ahead than this do not prove that the images after them are late.
 _AHEAD_SECONDS = 5.0
 _LOSS_WINDOW, _LOSS_IMAGES, _UNSTEADY_SHARE = 10.0, 20, 0.1
