@@ -18,6 +18,7 @@ from d2a2_core.depth.provenance import POINTS_PROVENANCE, only
 from d2a2_core.depth.units import check_depth_unit, to_millimetres
 from d2a2_core.errors import CodedError
 from d2a2_core.geometry import Camera, CameraPair, Extrinsics, back_project
+from d2a2_core.geometry.transform_tree import plain_frame
 from d2a2_core.messages.camera_info import (
     RECTIFIED_INPUTS,
     camera_from_info,
@@ -229,8 +230,8 @@ class Stream:
             raise CodedError("stale", "dropped a pair whose stamp is not after the last published one")
         color, depth = self._reader.read(pair.color, pair.depth, options.depth_unit)
         self._note_depth(depth, options.depth_unit or metres_per_count(pair.depth))
-        frames = pair.color.header.frame_id, pair.depth.header.frame_id
-        header = self._host.header(stamp, options.output_frame or frames[0])
+        frames = plain_frame(pair.color.header.frame_id), plain_frame(pair.depth.header.frame_id)
+        header = self._host.header(stamp, plain_frame(options.output_frame) or frames[0])
         color_view = self._view("color", pair.color_info, color.shape[:2], header, options)
         depth_view = self._view("depth", pair.depth_info, depth.shape, header, options)
         info, camera = color_view.info, color_view.camera

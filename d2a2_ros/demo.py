@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     node = start_process("node", weights=options.weights, **_extrinsics(recording))
     try:
         timeout = len(recording) / rate + 30 * seconds + 2 * first + 60
-        collected = collect(recording.folder, rate, 2 * first, node, timeout, patience=5 + 4 * seconds)
+        collected = collect(recording.folder, rate, first_pause(first), node, timeout, patience=5 + 4 * seconds)
     except RuntimeError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
@@ -102,6 +102,11 @@ def _time_one_frame(recording: Recording, weights: str) -> tuple[float, float, i
         scale = pipeline.process(CameraPair(frame.color, frame.depth, **views), sigma=False).scale
         times.append(time.monotonic())
     return times[1] - times[0], times[2] - times[1], scale
+
+
+def first_pause(seconds: float) -> float:
+    """Seconds of pause after the first frame, which takes the node ``seconds``: longer, but not until it misses images."""
+    return seconds + min(seconds, 8.0)
 
 
 def _extrinsics(recording: Recording) -> dict[str, object]:

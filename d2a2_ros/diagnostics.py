@@ -17,6 +17,13 @@ from rclpy.time import Time
 from d2a2_core.geometry.offset_corrector import OffsetCorrector
 
 _RATE_SECONDS = 10.0  # back to which results count for the rate
+# What comes in a message may be of any length, and of any number of kinds.
+_MAX_TEXT, _MAX_CAUSE, _MAX_CAUSES = 1000, 200, 100
+
+
+def shorten(text: str, length: int = _MAX_TEXT) -> str:
+    """The text, or its beginning where it is longer than ``length`` characters."""
+    return text if len(text) <= length else f"{text[:length]}... ({len(text)} characters)"
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,10 @@ class Problem:
 
 
 class Reporter:
-    """Reports each cause at once, and again at most every ``period`` seconds, with the number of times in between."""
+    """Reports each cause at once, and again at most every ``period`` seconds, with the number of times in between.
+
+    Of more than a hundred causes within a period the others are only counted: hostile messages must not flood the log.
+    """
 
     def __init__(
         self, logger: RcutilsLogger, period: float = 30.0, clock: Callable[[], float] = time.monotonic
@@ -40,14 +50,25 @@ class Reporter:
 
     def report(self, cause: str, message: str) -> None:
         """Logs ``message`` as a warning, unless the same cause was reported within the period."""
+        cause = shorten(cause, _MAX_CAUSE)
         with self._lock:
             now = self._clock()
             if now - self._last.get(cause, -np.inf) < self._period:
                 self._held_back[cause] += 1
                 return
+            if cause not in self._last and len(self._last) >= _MAX_CAUSES and not self._forget(now):
+                return
             self._last[cause] = now
             again = self._held_back.pop(cause, 0)
-        self._logger.warning(message + (f" ({again} more since the last report)" if again else ""))
+        self._logger.warning(shorten(message) + (f" ({again} more since the last report)" if again else ""))
+
+    def _forget(self, now: float) -> bool:
+        """Forgets causes that were last reported before the period began; returns whether there were any."""
+        old = [cause for cause, time in self._last.items() if now - time >= self._period]
+        for cause in old:
+            del self._last[cause]
+            self._held_back.pop(cause, None)
+        return bool(old)
 
 
 class Statistics:
@@ -62,6 +83,8 @@ class Statistics:
         "replaced": "pairs replaced by a newer one",
         "stale": "pairs dropped (stamp went back)",
         "unusable": "pairs not usable",
+        "rejected": "messages not usable",
+        "errors": "unforeseen errors",
         "published": "pairs published",
     }
 
@@ -135,9 +158,9 @@ def diagnostic_array(
     status = DiagnosticStatus(
         level=DiagnosticStatus.WARN if problem else DiagnosticStatus.OK,
         name=f"{name}: depth upsampling",
-        message=problem.message if problem else "ok",
+        message=shorten(problem.message) if problem else "ok",
         hardware_id=state.get("device", ""),
-        values=[KeyValue(key=k, value=v) for k, v in values.items()],
+        values=[KeyValue(key=k, value=shorten(v)) for k, v in values.items()],
     )
     array = DiagnosticArray(status=[status])
     array.header.stamp = stamp.to_msg()

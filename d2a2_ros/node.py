@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -14,29 +13,33 @@ import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
-from rclpy.node import Node
-from rclpy.qos import QoSProfile, qos_profile_sensor_data
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.time import Time
+from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 
 from d2a2_core.errors import error_cause
 from d2a2_core.geometry import Extrinsics
 from d2a2_core.pipeline import DepthPipeline, describe
-from d2a2_core.stream import PairMessages, Pixels, Stream, StreamOptions, StreamResult, Topics
+from d2a2_core.stream import WORDS, PairMessages, Pixels, Stream, StreamOptions, StreamResult, Topics
+from d2a2_ros import shared_memory
+from d2a2_ros.checks import image_problem, info_problem
 from d2a2_ros.clouds import cloud_message
 from d2a2_ros.diagnostics import Problem, Reporter, Statistics, diagnostic_array, drift_report
+from d2a2_ros.guard import GuardedNode
 from d2a2_ros.images import color_array, depth_array, image_type, to_message
+from d2a2_ros.infos import InfoSubscription
+from d2a2_ros.pairing import Pairing
 from d2a2_ros.parameters import NodeParameters
+from d2a2_ros.qos import publisher_options, subscription_options
 from d2a2_ros.run import run
 from d2a2_ros.silence import Silence
 from d2a2_ros.transforms import ExtrinsicsSource
 from d2a2_ros.worker import LatestWorker
 
 _INFO_WAIT = 0.5  # seconds, once; drivers send the first camera info just after the first image
-# A recording that starts again sends its first stamps again. One late image is not that: so many in a row, so late, are.
-_RESTART_IMAGES, _RESTART_SECONDS = 10, 0.5
+_LOOK = 0.2  # seconds between looks for latched camera infos
+_SHARED_MEMORY_TICKS = 10  # seconds between looks at shared memory
 OUTPUTS = {
     "image_raw": Image,
     "camera_info": CameraInfo,
@@ -54,7 +57,7 @@ class Job:
     epoch: int
 
 
-class UpsampleNode(Node):
+class UpsampleNode(GuardedNode):
     """Subscribes to a colour and a depth camera, publishes depth and a cloud at the colour camera's resolution.
 
     Raises:
@@ -82,8 +85,8 @@ class UpsampleNode(Node):
         self._infos: dict[str, CameraInfo] = {}
         self._infos_awaited = False
         self._runtime = self.upsampler.runtime
-        self._newest: Time | None = None  # colour stamp
-        self._late, self._epoch, self._stream_epoch = 0, 0, 0
+        self._epoch, self._stream_epoch, self._ticks = 0, 0, 0
+        self._memory: shared_memory.SharedMemory | None = None
         self._figures: dict[str, str] = {}
         self._create_publishers()
         self._worker = LatestWorker(self._process, self._on_error)
@@ -91,7 +94,9 @@ class UpsampleNode(Node):
         color, depth = self._color.sub.topic_name, self._depth.sub.topic_name
         self.stream = Stream(self.pipeline, self, Topics(color, depth, self.resolve_topic_name("color/camera_info")))
         # Not the node's clock: with use_sim_time and no /clock that stands still, and this is what tells so.
-        self.create_timer(1.0, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(1.0, self._on_timer, clock=steady)
+        self.create_timer(_LOOK, self._look_for_infos, clock=steady)
         self._jump = self.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False),
             post_callback=lambda _: self._start_over("the clock jumped back"),
@@ -116,57 +121,51 @@ class UpsampleNode(Node):
     # -- topics --------------------------------------------------------------------------------------------------
 
     def _create_publishers(self) -> None:
-        def publisher(kind, topic):
-            # Reliable like a driver's, so that every kind of subscriber can connect; overridable per topic.
-            overriding = QoSOverridingOptions.with_default_policies()
-            return self.create_publisher(kind, topic, QoSProfile(depth=2), qos_overriding_options=overriding)
-
-        self._outputs = {name: publisher(kind, f"depth_upsampled/{name}") for name, kind in OUTPUTS.items()}
+        self._outputs = {
+            name: self.create_publisher(kind, f"depth_upsampled/{name}", **publisher_options(depth=2))
+            for name, kind in OUTPUTS.items()
+        }
         self._diagnostics_out = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
 
     def _create_subscriptions(self) -> None:
-        def options() -> dict[str, object]:
-            # A profile of its own for each: rclpy writes a topic's overrides into the one that it is given.
-            profile, overriding = copy.copy(qos_profile_sensor_data), QoSOverridingOptions.with_default_policies()
-            return {"qos_profile": profile, "qos_overriding_options": overriding}
-
         def images(which: str, topic: str) -> message_filters.Subscriber:
             kind = image_type(self.settings.compressed_input, which, self.resolve_topic_name(topic))
-            return message_filters.Subscriber(self, kind, topic, **options())
+            subscriber = message_filters.Subscriber(self, kind, topic, **subscription_options())
+            subscriber.registerCallback(partial(self._on_image, which))
+            return subscriber
 
+        self._pairing = Pairing(self.settings.sync_slop, self.settings.sync_queue_size, self._start_over)
         self._color, self._depth = images("color", "color/image_raw"), images("depth", "depth/image_raw")
-        # Before the synchroniser, which may have to start over.
-        self._color.registerCallback(self._on_color)
-        self._depth.registerCallback(lambda _: self.statistics.count("depth"))
-        # message_filters pairs what is nearer than the slop: with 0 not even equal stamps.
-        self._sync = message_filters.ApproximateTimeSynchronizer(
-            [self._color, self._depth], self.settings.sync_queue_size, max(self.settings.sync_slop, 1e-9)
-        )
-        self._sync.registerCallback(self._on_pair)
-        for which in ("color", "depth"):
-            keep = partial(self._infos.__setitem__, which)
-            self.create_subscription(CameraInfo, f"{which}/camera_info", keep, **options())
+        self._info_subscriptions = [
+            InfoSubscription(self, f"{which}/camera_info", partial(self._on_info, which)) for which in WORDS
+        ]
         self._silence = Silence(self, self._color.sub, self._depth.sub, self.settings.sync_slop)
 
-    def _on_color(self, msg: Image | CompressedImage) -> None:
-        """Counts, and notices that a recording plays again from its start."""
-        self.statistics.count("color")
-        stamp = Time.from_msg(msg.header.stamp)
-        if self._newest is None or stamp > self._newest:
-            self._newest, self._late = stamp, 0
-        elif (self._newest - stamp).nanoseconds > _RESTART_SECONDS * 1e9:
-            self._late += 1
-            if self._late >= _RESTART_IMAGES:
-                self._start_over(f"{self._late} images in a row were more than {_RESTART_SECONDS:g} s old")
+    def _look_for_infos(self) -> None:
+        for subscription in self._info_subscriptions:
+            subscription.look()
+
+    def _on_info(self, which: str, msg: CameraInfo) -> None:
+        problem = info_problem(which, msg)
+        if problem:
+            self._reject(problem)
+        else:
+            self._infos[which] = msg
+
+    def _on_image(self, which: str, msg: Image | CompressedImage) -> None:
+        self.statistics.count(which)
+        problem = image_problem(which, msg)
+        if problem:
+            self._reject(problem)
+            return
+        pair = self._pairing.add(which, msg)
+        if pair:
+            self._on_pair(*pair)
 
     def _start_over(self, why: str) -> None:
         """Stamps begin anew: nothing that was kept from before may hold them up."""
         self._epoch += 1
-        self._newest, self._late = None, 0
-        # The synchroniser remembers the latest stamps.
-        with self._sync.lock:
-            for queue in self._sync.queues:
-                queue.clear()
+        self._pairing.restart()
         self.get_logger().info(f"{why}; taking stamps as they come again")
 
     def _wanted(self, name: str) -> bool:
@@ -176,7 +175,7 @@ class UpsampleNode(Node):
     # -- from the synchroniser to the worker ---------------------------------------------------------------------
 
     def _on_pair(self, color: Image | CompressedImage, depth: Image | CompressedImage) -> None:
-        """Runs under the synchroniser's lock, so it only hands references over."""
+        """Only hands references over: images must not wait for the network."""
         self.statistics.count("pairs")
         if not any(publisher.get_subscription_count() for publisher in self._outputs.values()):
             self.statistics.count("unwanted")
@@ -258,6 +257,12 @@ class UpsampleNode(Node):
 
     # -- faults --------------------------------------------------------------------------------------------------
 
+    def _reject(self, problem: Problem) -> None:
+        """Counts and reports a message that cannot be used."""
+        self.statistics.count("rejected")
+        self.statistics.fault = problem
+        self.report(problem.code, problem.message)
+
     def _skip(self, error: ValueError) -> None:
         """Counts and reports a pair that cannot be used."""
         (code, detail), message = error_cause(error), str(error)
@@ -267,7 +272,9 @@ class UpsampleNode(Node):
             self.report(code, message)
             return
         if code == "no_extrinsics" and self.transforms.blind:
-            message += " (TF cannot be asked here, because Python's tf2_ros (package tf2_ros_py) does not import)"
+            message += (
+                " (TF cannot be asked here, because Python's tf2_ros (package tf2_ros_py) and tf2_msgs do not import)"
+            )
         self._unusable(code, message, detail)
 
     def _unusable(self, code: str, message: str, detail: str = "") -> None:
@@ -275,31 +282,66 @@ class UpsampleNode(Node):
         self.statistics.fault = Problem(code, message)
         self.report(code, f"skipped a pair: {message}", detail)
 
-    def _on_error(self, error: BaseException) -> None:
+    def _on_error(self, error: Exception) -> None:
         """An error that nothing foresaw: the pair is lost, the node lives on."""
         # Publishing failed because the node ends.
         if self.context.ok():
             self._unusable(type(error).__name__, f"{type(error).__name__}: {error}")
 
+    def on_callback_error(self, error: Exception) -> None:
+        """An error of a callback that nothing foresaw: what it was called for is lost, the node lives on."""
+        if self.context.ok():
+            name = type(error).__name__
+            self.statistics.count("errors")
+            self.statistics.fault = Problem(name, f"unforeseen error: {name}: {error}")
+            self.report(name, self.statistics.fault.message)
+
     def _on_timer(self) -> None:
-        silence = self._silence.problem(self.statistics)
-        if silence:
-            self.report(silence.code, silence.message)
+        drift, offset = drift_report(self.pipeline.offsets, self.settings.drift_threshold_px)
+        self._look_at_memory()
+        # The first one is on /diagnostics; all are logged. A fault was, when it came.
+        standing = (
+            self._memory.problem() if self._memory else None,
+            self._pairing.late(),
+            self._silence.problem(self.statistics, self._pairing.ahead(), self._worker.busy),
+            self._loss(),
+            drift,
+        )
+        problems = [problem for problem in standing if problem]
+        for problem in problems:
+            self.report(problem.code, problem.message)
         state = {
             "weights": self.settings.weights,
             "device": str(self.upsampler.device),
             "precision": self.upsampler.precision,
             "runtime": self.upsampler.runtime,
         }
-        drift, offset = drift_report(self.pipeline.offsets, self.settings.drift_threshold_px)
-        if drift:
-            self.report(drift.code, drift.message)
+        if self._memory:
+            state["shared memory"] = self._memory.text()
         name, now = self.get_fully_qualified_name(), self.get_clock().now()
+        figures = state | self._figures | offset | self._pairing.figures()
         depth = self.stream.depth_problem
-        problem = silence or drift or self.statistics.fault or (depth and Problem(depth.code, depth.message))
-        self._diagnostics_out.publish(
-            diagnostic_array(name, now, self.statistics, state | self._figures | offset, problem)
+        told = depth and Problem(depth.code, depth.message)  # logged with each pair
+        shown = next(iter(problems), self.statistics.fault or told)
+        self._diagnostics_out.publish(diagnostic_array(name, now, self.statistics, figures, shown))
+
+    def _look_at_memory(self) -> None:
+        """Looks at Fast DDS' shared memory every ten seconds; other middleware has its own."""
+        if self._ticks % _SHARED_MEMORY_TICKS == 0 and "fastrtps" in get_rmw_implementation_identifier():
+            self._memory = shared_memory.look()
+            if self._memory and (left := self._memory.left_over()):
+                self.report(left.code, left.message)
+        self._ticks += 1
+
+    def _loss(self) -> Problem | None:
+        problem = self._pairing.loss()
+        if problem is None:
+            return None
+        where = f" (shared memory: {self._memory.text()})" if self._memory else ""
+        hint = (
+            f"{problem.message}; the way to the node is too narrow or the machine too busy{where}: see docs/topics.md"
         )
+        return Problem(problem.code, hint)
 
 
 def main(args: list[str] | None = None) -> int:

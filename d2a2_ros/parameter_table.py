@@ -74,7 +74,13 @@ SPECS = (
         "Largest difference in seconds of the stamps of a pair. Keep it under half a frame period.",
         bounds=(0.0, 10.0),
     ),
-    Spec("sync_queue_size", 10, "Messages of each topic that wait for their partner.", bounds=(1, 1000)),
+    Spec(
+        "sync_queue_size",
+        10,
+        "Messages of each topic that wait for their partner.",
+        bounds=(1, 1000),
+        details="Where it is too small for a late topic, /diagnostics says what it must be; see [Pairing](#pairing).",
+    ),
     Spec(
         "output_encoding",
         "32FC1",
@@ -101,7 +107,7 @@ SPECS = (
     Spec(
         "extrinsics",
         (),
-        "From the depth to the colour camera: tx ty tz (metres) qx qy qz qw. Not set: from TF (needs tf2_ros).",
+        "From the depth to the colour camera: tx ty tz (metres) qx qy qz qw. Not set: from TF (needs tf2_ros or tf2_msgs).",
         type=Parameter.Type.DOUBLE_ARRAY,
         example=[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0],
         details="The 12 numbers of the rows of [R t] are taken, too.",

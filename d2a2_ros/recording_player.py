@@ -7,8 +7,6 @@ import time
 from types import SimpleNamespace
 
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
@@ -16,6 +14,7 @@ from d2a2_core.recording import Recording, RecordingError
 from d2a2_ros.cameras import info_from_camera
 from d2a2_ros.images import to_message
 from d2a2_ros.parameter_spec import Spec
+from d2a2_ros.qos import publisher_options
 from d2a2_ros.run import run
 
 _DISCOVERY = 1.0  # seconds that connections beyond the player's own (of the outputs, for instance) get to be made
@@ -73,13 +72,10 @@ class RecordingPlayer(Node):
         self._frames = {"color": given.color_frame_id, "depth": depth_frame}
         self._cameras = {which: self.recording.camera(which) for which in self._frames}
         self._publish = {
-            (which, kind): self.create_publisher(
-                kind, f"{which}/{topic}", QoSProfile(depth=5),
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-            )
+            (which, kind): self.create_publisher(kind, f"{which}/{topic}", **publisher_options(depth=5))
             for which in self._frames
             for kind, topic in ((Image, "image_raw"), (CameraInfo, "camera_info"))
-        }  # fmt: skip
+        }
         if self._cameras["color"] is None:
             self.get_logger().warning(f"{folder} has no calibration for its colour camera: no camera info is published")
         self._next, self.finished = 0, False

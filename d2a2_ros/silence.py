@@ -27,17 +27,24 @@ class Silence:
         self._since, self._seen = time.monotonic(), (0, 0, 0)
         self._problem: Problem | None = None
 
-    def problem(self, statistics: Statistics) -> Problem | None:
-        """Returns why no pairs arrived for a while, None while they do."""
+    def problem(self, statistics: Statistics, ahead: float, busy: bool) -> Problem | None:
+        """Returns why no pairs arrived for a while, None while they do.
+
+        Args:
+            statistics: Counts images and pairs.
+            ahead: Seconds that the newest depth stamp lies after the newest colour stamp.
+            busy: Whether a pair is being computed. Whoever waits for its result, which may take a network's compilation, is
+                not silent.
+        """
         seen = statistics["color"], statistics["depth"], statistics["pairs"]
         color, depth, pairs = (now - before for now, before in zip(seen, self._seen, strict=True))
-        if pairs:
+        if pairs or busy:
             self._since, self._seen, self._problem = time.monotonic(), seen, None
         elif time.monotonic() - self._since >= _SILENCE:
-            self._problem = self._diagnose(color, depth)
+            self._problem = self._diagnose(color, depth, ahead)
         return self._problem
 
-    def _diagnose(self, color: int, depth: int) -> Problem:
+    def _diagnose(self, color: int, depth: int, ahead: float) -> Problem:
         names = self._color.topic_name, self._depth.topic_name
         if not color and not depth:
             counts = [self._node.count_publishers(name) for name in names]
@@ -57,8 +64,8 @@ class Silence:
             return Problem(code, f"no colour images: {depth} depth images came, but nothing on {names[0]}{hint}")
         return Problem(
             "no_pairs",
-            f"no pairs: {color} colour and {depth} depth images came, but no two stamps within sync_slop={self._slop} s; are "
-            "both cameras' clocks synchronised?",
+            f"no pairs: {color} colour and {depth} depth images came, but no two stamps within sync_slop={self._slop} s (the "
+            f"newest depth stamp is {ahead:+.3f} s after the newest colour stamp); are both cameras' clocks synchronised?",
         )
 
     def _hint(self, which: str, subscription: Subscription) -> str:

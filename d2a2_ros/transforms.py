@@ -1,19 +1,27 @@
-"""Where the depth camera is, seen from the colour camera: from a parameter, or from TF where tf2_ros is installed."""
+"""Where the depth camera is, seen from the colour camera: from a parameter, or from TF."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from rclpy.duration import Duration
 from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.time import Time
 
 from d2a2_core.geometry import Extrinsics
+from d2a2_core.geometry.transform_tree import TransformTree
+
+Found = tuple[Sequence[float], Sequence[float]]
+"""Translation x y z in metres, and quaternion x y z w."""
+Lookup = Callable[[str, str], Found | None]
+"""From (target frame, source frame) to what maps points in the source to the target; None where that is not known."""
 
 _CHANGE = 1e-5  # radians and metres: less is rounding, as of transforms that are composed anew each time
+_PAIRS_OF_FRAMES = 64  # whose last transforms are kept
 
 
 class ExtrinsicsSource:
@@ -22,7 +30,7 @@ class ExtrinsicsSource:
     Args:
         node: its logger tells of changes.
         values: tx ty tz qx qy qz qw from the depth to the colour camera, or empty for TF.
-        timeout: seconds to wait for TF, once for each pair of frames.
+        timeout: seconds to wait for TF, once.
 
     Raises:
         ValueError: values that are no rigid transform.
@@ -31,34 +39,37 @@ class ExtrinsicsSource:
     def __init__(self, node: Node, values: Sequence[float], timeout: float) -> None:
         self._node, self._timeout = node, timeout
         self._fixed = Extrinsics.from_values(list(values)) if len(values) else None
-        self._buffer = None if self._fixed else _tf_buffer(node)
+        self._tf = None if self._fixed else _tf_lookup(node)
         self._last: dict[tuple[str, str], Extrinsics] = {}
-        self._waited: set[tuple[str, str]] = set()
+        self._deadline: float | None = None
         self._stopped = threading.Event()
 
     @property
     def blind(self) -> bool:
-        """Whether there is neither a fixed value nor a TF to ask."""
-        return self._fixed is None and self._buffer is None
+        """Whether there is neither a fixed value nor a TF to ask: neither tf2_ros nor tf2_msgs imports."""
+        return self._fixed is None and self._tf is None
 
     def stop(self) -> None:
         """Ends a wait that is under way, and waits no more."""
         self._stopped.set()
 
     def lookup(self, color_frame: str, depth_frame: str) -> Extrinsics | None:
-        """From the depth to the colour camera, or None where it is not known. Waits at most ``timeout``, the first time.
+        """From the depth to the colour camera, or None where it is not known. Waits until ``timeout`` after the first call.
+
+        tf2 refuses frames with a leading slash, so they come without.
 
         Raises:
             ValueError: TF holds what is no rigid transform.
         """
         if self._fixed is not None or color_frame == depth_frame:
             return self._fixed
-        if self._buffer is None:
+        if self._tf is None:
             return None
         frames = (color_frame, depth_frame)
-        wait = 0.0 if frames in self._waited else self._timeout
-        self._waited.add(frames)
-        found = self._ask(frames, wait)
+        # Not a wait for each pair of frames: a camera may name new ones in every image.
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self._timeout
+        found = self._ask(frames, self._deadline)
         before = self._last.get(frames)
         if found is None or (before and _close(before, found)):
             return before  # a static transform does not end
@@ -66,22 +77,18 @@ class ExtrinsicsSource:
             f"transform from '{depth_frame}' to '{color_frame}' {'has changed' if before else 'found on TF'}: {found}",
             throttle_duration_sec=10.0,
         )
+        if len(self._last) >= _PAIRS_OF_FRAMES:
+            self._last.clear()
         self._last[frames] = found
         return found
 
-    def _ask(self, frames: tuple[str, str], wait: float) -> Extrinsics | None:
+    def _ask(self, frames: tuple[str, str], deadline: float) -> Extrinsics | None:
         # Own polling: tf2_ros' timeouts run on ROS time, which stands still while a recording is paused.
-        end = time.monotonic() + wait
-        while not self._buffer.can_transform(*frames, Time(), Duration()):
-            if time.monotonic() >= end or not self._node.context.ok() or self._stopped.wait(0.05):
+        while (found := self._tf(*frames)) is None:
+            if time.monotonic() >= deadline or not self._node.context.ok() or self._stopped.wait(0.05):
                 return None
         try:
-            transform = self._buffer.lookup_transform(*frames, Time()).transform
-        except Exception:  # tf2's own types, no ValueErrors: what was there a moment ago is not any more
-            return None
-        t, q = transform.translation, transform.rotation
-        try:
-            return Extrinsics.from_quaternion((t.x, t.y, t.z), (q.x, q.y, q.z, q.w), stated=False)
+            return Extrinsics.from_quaternion(*found, stated=False)
         except ValueError as error:
             raise ValueError(
                 f"the transform from '{frames[1]}' to '{frames[0]}' on TF cannot be used: {error}"
@@ -93,12 +100,41 @@ def _close(a: Extrinsics, b: Extrinsics) -> bool:
     return bool(off <= _CHANGE)
 
 
-def _tf_buffer(node: Node):
-    """A tf2_ros buffer that listens, or None where tf2_ros is not installed (it is not on PyPI)."""
+def _tf_lookup(node: Node) -> Lookup | None:
+    """What to ask for transforms: tf2_ros; else our own tree of what is on /tf and /tf_static; None where neither can be had."""
     try:
         from tf2_ros import Buffer, TransformListener
     except ImportError:
-        return None
+        return _tree_lookup(node)
     buffer = Buffer()
     buffer.d2a2_listener = TransformListener(buffer, node)  # lives as long as the buffer
-    return buffer
+
+    def lookup(target: str, source: str) -> Found | None:
+        if not buffer.can_transform(target, source, Time(), Duration()):
+            return None
+        try:
+            transform = buffer.lookup_transform(target, source, Time()).transform
+        except Exception:  # tf2's own types, no ValueErrors: what was there a moment ago is not any more
+            return None
+        t, q = transform.translation, transform.rotation
+        return (t.x, t.y, t.z), (q.x, q.y, q.z, q.w)
+
+    return lookup
+
+
+def _tree_lookup(node: Node) -> Lookup | None:
+    try:
+        from tf2_msgs.msg import TFMessage
+    except ImportError:
+        return None
+    tree = TransformTree()
+
+    def take(msg: TFMessage) -> None:
+        for stamped in msg.transforms:
+            tree.add(stamped)
+
+    # As tf2_ros subscribes.
+    node.create_subscription(TFMessage, "/tf", take, QoSProfile(depth=100))
+    latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    node.create_subscription(TFMessage, "/tf_static", take, latched)
+    return tree.lookup

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from d2a2_ros.guard import guarded
+
 T = TypeVar("T")
 
 
@@ -13,10 +15,14 @@ class LatestWorker(Generic[T]):
     """Runs ``work(item)`` in one thread. Of the items that arrive while it is busy only the newest is kept.
 
     ``work`` handles its own errors; one that escapes is passed to ``on_error`` and the thread lives on.
+
+    Attributes:
+        busy: Whether an item is in work.
     """
 
-    def __init__(self, work: Callable[[T], None], on_error: Callable[[BaseException], None]) -> None:
-        self._work, self._on_error = work, on_error
+    def __init__(self, work: Callable[[T], None], on_error: Callable[[Exception], None]) -> None:
+        self._work = guarded(work, lambda error: None if self._stopped else on_error(error))
+        self.busy = False
         self._waiting: T | None = None
         self._stopped = False
         self._changed = threading.Condition()
@@ -57,8 +63,6 @@ class LatestWorker(Generic[T]):
                 if self._stopped:
                     return
                 item, self._waiting = self._waiting, None
-            try:
-                self._work(item)
-            except Exception as error:  # one bad frame must not end the node
-                if not self._stopped:
-                    self._on_error(error)
+            self.busy = True
+            self._work(item)
+            self.busy = False

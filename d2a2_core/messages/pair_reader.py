@@ -121,6 +121,9 @@ def _read(which: str, reader: Callable[[Any], T], msg: Any) -> T:
         return reader(msg)
     except FrameError as error:
         raise FrameError(f"{which}_{error.code}", f"{WORDS[which]}: {error}", error.detail) from error
+    except Exception as error:  # a decoding library's own that nobody knew of: one image is lost, a run of hours is not
+        message = f"{WORDS[which]}: image cannot be decoded ({type(error).__name__}: {error})"
+        raise FrameError(f"{which}_undecodable", message) from error
 
 
 def _check_sizes(color: tuple[int, int], depth: tuple[int, int]) -> None:

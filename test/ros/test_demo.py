@@ -11,6 +11,9 @@ from PIL import Image
 pytest.importorskip("rclpy")
 import node_process
 
+from d2a2_ros import silence
+from d2a2_ros.demo import first_pause
+
 
 def write_recording(folder, depth_to_color=None):
     rng = np.random.default_rng(0)
@@ -69,3 +72,10 @@ def test_depth_in_its_own_camera_is_registered(tmp_path, simple_weights):
     out, _ = demo.communicate(timeout=400)
     assert demo.returncode == 0, out
     assert "registered here" in out
+
+
+@pytest.mark.parametrize("seconds", [0.05, 2.0, 15.0, 100.0])
+def test_the_node_misses_no_images_while_its_network_is_compiled(seconds):
+    """It is busy so long; see test_a_pair_in_work_is_no_silence. What comes on top must be less than its patience."""
+    assert seconds < first_pause(seconds)
+    assert first_pause(seconds) - seconds < silence._SILENCE - 1

@@ -123,7 +123,7 @@ def test_a_transform_that_is_gone_again_does_not_end_the_stream(ros, tf, monkeyp
     def extrapolation(*_):
         raise Exception("Lookup would require extrapolation into the past")
 
-    monkeypatch.setattr(asked._buffer, "lookup_transform", extrapolation)
+    monkeypatch.setattr(FakeBuffer, "lookup_transform", extrapolation)
     assert asked.lookup("c", "d") == found
     tf["c", "e"] = BESIDE
     assert asked.lookup("c", "e") is None
@@ -140,7 +140,7 @@ def test_the_node_ends_while_it_waits_for_tf(bench, tf):
     b.listen(DEPTH, Image)
     send_infos(b)
     b.send_pair(depth=wall(), depth_frame="d")
-    b.wait(lambda: b.node.transforms._waited)
+    b.wait(lambda: b.node.transforms._deadline)
     b.node.transforms.stop()
     b.wait(lambda: b.node.statistics["unusable"] == 1, 5.0)
 
@@ -151,7 +151,7 @@ def test_tf_is_not_asked_where_registration_is_off(bench, tf):
     send_infos(b)
     b.send_pair(depth_frame="d")
     b.wait_for(DEPTH)
-    assert not b.node.transforms._waited
+    assert b.node.transforms._deadline is None
 
 
 def test_camera_infos_that_come_just_after_the_first_images_are_waited_for(bench):
@@ -497,7 +497,9 @@ def test_images_of_another_type_are_found(bench, monkeypatch, kind, topic, expec
 
     monkeypatch.setattr("d2a2_ros.silence._SILENCE", 0.3)
     b = bench()
-    b.tester.destroy_publisher(b._publishers.pop("color/image_raw"))
+    # In the thread that spins: it may be about to wait for this publisher's events.
+    gone = b._executor.create_task(b.tester.destroy_publisher, b._publishers.pop("color/image_raw"))
+    b.wait(gone.done)
     context = rclpy.Context()
     rclpy.init(args=[], context=context)
     try:

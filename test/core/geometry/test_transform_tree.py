@@ -1,0 +1,90 @@
+"""The tree of transforms: known answers, and that nothing on /tf breaks or fills it."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from d2a2_core.geometry.transform_tree import MAX_FRAMES, MAX_NAME, TransformTree, plain_frame
+
+
+def stamped(parent, child, translation=(0, 0, 0), quaternion=(0, 0, 0, 1)):
+    t, q = (
+        SimpleNamespace(**dict(zip(names, v, strict=False)))
+        for names, v in (("xyz", translation), ("xyzw", quaternion))
+    )
+    return SimpleNamespace(
+        header=SimpleNamespace(frame_id=parent),
+        child_frame_id=child,
+        transform=SimpleNamespace(translation=t, rotation=q),
+    )
+
+
+def test_random_trees_agree_with_matrices_from_the_root():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        tree, to_root = TransformTree(), {"0": np.eye(4)}
+        for i in range(1, 12):
+            parent, step = str(rng.integers(i)), np.eye(4)
+            rotation = Rotation.random(random_state=rng)
+            step[:3, :3], step[:3, 3] = rotation.as_matrix(), rng.normal(size=3)
+            assert tree.add(stamped(parent, str(i), step[:3, 3], rotation.as_quat()))
+            to_root[str(i)] = to_root[parent] @ step
+        a, b = (str(v) for v in rng.integers(12, size=2))
+        expected = np.linalg.inv(to_root[a]) @ to_root[b]
+        translation, quaternion = tree.lookup(a, "/" + b)
+        np.testing.assert_allclose(translation, expected[:3, 3], atol=1e-9)
+        np.testing.assert_allclose(Rotation.from_quat(quaternion).as_matrix(), expected[:3, :3], atol=1e-9)
+
+
+def test_the_latest_transform_counts_and_a_frame_may_move_to_another_parent():
+    tree = TransformTree()
+    tree.add(stamped("a", "c", (1, 0, 0)))
+    tree.add(stamped("/a", "/c", (2, 0, 0)))
+    tree.add(stamped("a", "b", (0, 5, 0)))
+    np.testing.assert_allclose(tree.lookup("a", "c")[0], [2, 0, 0])
+    tree.add(stamped("b", "c", (2, 0, 0)))
+    np.testing.assert_allclose(tree.lookup("a", "c")[0], [2, 5, 0])
+    assert len(tree) == 2
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300])
+def test_what_is_no_rigid_transform_is_left_out(bad):
+    tree = TransformTree()
+    assert not tree.add(stamped("a", "b", (0, bad, 0)))
+    assert not tree.add(stamped("a", "b", (0, 0, 0), (0, 0, bad, 1)))
+    assert not tree.add(stamped("a", "b", (0, 0, 0), (0, 0, 0, 0)))
+    assert tree.lookup("a", "b") is None
+
+
+def test_names_that_join_nothing_are_left_out():
+    tree = TransformTree()
+    for parent, child in (("a", "a"), ("/a", "a"), ("", "a"), ("a", ""), ("a", "x" * (MAX_NAME + 1))):
+        assert not tree.add(stamped(parent, child))
+    assert len(tree) == 0
+
+
+def test_transforms_that_join_in_a_circle_end_a_lookup():
+    tree = TransformTree()
+    for parent, child in (("a", "b"), ("b", "c"), ("c", "a"), ("x", "y")):
+        tree.add(stamped(parent, child, (1, 0, 0)))
+    assert tree.lookup("a", "x") is None
+    assert np.isfinite(tree.lookup("b", "c")[0]).all()
+    assert tree.lookup("x", "y") is not None
+
+
+def test_more_frames_than_a_robot_has_are_left_out():
+    tree = TransformTree()
+    for i in range(MAX_FRAMES + 50):
+        tree.add(stamped(str(i), str(i + 1), (0.001, 0, 0)))
+    assert len(tree) == MAX_FRAMES
+    assert tree.add(stamped("5", "6", (7, 0, 0)))
+    np.testing.assert_allclose(tree.lookup("0", "6")[0], [7.005, 0, 0])
+    assert tree.lookup("0", str(MAX_FRAMES)) is not None
+    assert tree.lookup("0", str(MAX_FRAMES + 20)) is None
+
+
+def test_leading_slashes_are_no_part_of_a_name():
+    assert plain_frame("/color") == plain_frame("color") == "color"
+    assert plain_frame("") == ""
