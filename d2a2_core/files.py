@@ -95,6 +95,23 @@ def write_png(path: str | Path, pixels: Any) -> None:
         image.save(partial, format="PNG", pnginfo=info)
 
 
+def files_below(root: str | Path) -> list[Path]:
+    """All files below a folder, also through symbolic links to folders; each folder is visited once, by its own name if it can."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    starts = [Path(root)]
+    # Links come last, so that a folder that is also there without one keeps its name; they may lead in a circle.
+    for start in starts:
+        for folder, below, files in os.walk(start):
+            if os.path.realpath(folder) in seen:
+                below.clear()
+                continue
+            seen.add(os.path.realpath(folder))
+            found += [Path(folder, name) for name in files]
+            starts += [path for name in sorted(below) if (path := Path(folder, name)).is_symlink()]
+    return sorted(found)
+
+
 def _identity(path: Path) -> tuple[int, int] | None:
     """What tells a file from all others, whatever its name; None where there is none."""
     try:

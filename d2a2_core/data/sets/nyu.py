@@ -38,7 +38,11 @@ def open_mat(path: str | Path) -> Any:
         file = h5py.File(path, "r")
     except OSError as error:
         raise ValueError(f"{path} is no readable HDF5 file (a broken download?): {error}") from error
-    shapes = {key: file[key].shape if key in file else None for key in ("images", "depths")}
+    try:
+        shapes = {key: getattr(file[key], "shape", None) if key in file else None for key in ("images", "depths")}
+    except (KeyError, OSError, RuntimeError) as error:
+        file.close()
+        raise ValueError(f"{path} is damaged: {error}") from error
     images, depths = shapes["images"], shapes["depths"]
     if images is None or depths is None or len(images) != 4 or images[1] != 3 or images[:1] + images[2:] != depths:
         file.close()
@@ -97,8 +101,10 @@ def prepare_nyu(mat: str | Path, out: str | Path, progress: bool = True) -> int:
 
 
 def _pair(file: Any, index: int) -> tuple[np.ndarray, np.ndarray]:
-    guide = np.ascontiguousarray(file["images"][index].transpose(2, 1, 0))
-    depth = np.ascontiguousarray(file["depths"][index].T, dtype=np.float32)
-    if guide.dtype != np.uint8:
-        raise ValueError(f"expected 'images' of uint8, got {guide.dtype}")
-    return guide, depth
+    images, depths = file["images"], file["depths"]
+    if images.dtype != np.uint8 or depths.dtype.kind != "f":
+        raise ValueError(f"expected 'images' of uint8 and 'depths' of floats, got {images.dtype} and {depths.dtype}")
+    return (
+        np.ascontiguousarray(images[index].transpose(2, 1, 0)),
+        np.ascontiguousarray(depths[index].T, dtype=np.float32),
+    )
