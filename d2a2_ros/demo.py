@@ -21,12 +21,15 @@ import torch
 import torch.nn.functional as F
 
 from d2a2_core.depth import fill_holes, invalid_to_nan
+from d2a2_core.files import check_outputs, has_mark, replacing, write_png
 from d2a2_core.geometry import CameraPair, Registration, write_ply
 from d2a2_core.pictures import colorize_depth, contact_sheet, enlarge_nearest, error_map
 from d2a2_core.pipeline import DepthPipeline
 from d2a2_core.recording import Frame, Recording, RecordingError
 from d2a2_core.weights import DEFAULT_WEIGHTS, WeightsError
 from d2a2_ros.environment import PROCESS, PROFILE_VARIABLES
+
+OUTPUTS = ("contact_sheet.png", "cloud.ply", "table.txt")  # in the order in which they are written
 
 
 def share_directory() -> Path:
@@ -58,9 +61,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the demo; returns the exit status: 0 if every pair that the node took came out."""
     options = _parse(arguments)
     try:
+        check_outputs(
+            (options.out / name for name in OUTPUTS), lambda _: has_mark(options.out / OUTPUTS[-1], b"frames played")
+        )
         recording = Recording(options.recording)
         first, seconds, scale = _time_one_frame(recording, options.weights)
-    except (RecordingError, WeightsError, ValueError) as error:
+    except (RecordingError, WeightsError, ValueError, OSError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     rate = options.rate or min(recording.rate_hz, 0.7 / seconds)
@@ -280,8 +286,11 @@ def report(recording: Recording, got: Collected, out: Path, seconds: float, scal
     errors = _errors(recording, got, frames, scale)
     shown = sorted(frames)[:: max(1, (len(frames) - 1) // 2)][:3]
     panels = [panel for i in shown for panel in _panels(recording, recording[i], got.depth[frames[i]], scale)]
-    contact_sheet(panels, columns=len(panels) // len(shown), width=400).save(out / "contact_sheet.png")
-    points = write_ply(out / "cloud.ply", *got.cloud) if got.cloud else 0
+    write_png(out / "contact_sheet.png", contact_sheet(panels, columns=len(panels) // len(shown), width=400))
+    points = 0
+    if got.cloud:
+        with replacing(out / "cloud.ply") as partial:
+            points = write_ply(partial, *got.cloud)
     times = sorted(got.received.values())[1:]  # a pause followed the first
     counters = got.counters
     rows = [
@@ -302,7 +311,8 @@ def report(recording: Recording, got: Collected, out: Path, seconds: float, scal
         rows += [("RMSE bicubic [mm]", f"{1000 * mean[0]:.1f}"), ("RMSE ours [mm]", f"{1000 * mean[1]:.1f}")]
     width = max(len(name) for name, _ in rows)
     table = "\n".join(f"{name:<{width}}  {value:>10}" for name, value in rows)
-    (out / "table.txt").write_text(table + "\n")
+    with replacing(out / "table.txt") as partial:
+        partial.write_text(table + "\n")
     print(f"\n{table}\n\nwritten: {out / 'contact_sheet.png'}, {out / 'cloud.ply'}, {out / 'table.txt'}")
     accounted = len(got.depth) + sum(counters.get(key, 0) for key in ("unwanted", "replaced", "stale", "unusable"))
     if accounted < counters.get("pairs", 0):

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from d2a2_core.calibration.cases import SIZES, Case, cases, recording_pipeline
 from d2a2_core.calibration.reliability import Reliability, near_edges
 from d2a2_core.calibration.reliability_plot import check_matplotlib, reliability_plot
+from d2a2_core.files import replacing
 from d2a2_core.network.sigma_head import FEATURES, QUANTILE, SigmaHead, pinball, sigma_features
 from d2a2_core.training.config import TrainConfig
 from d2a2_core.training.provenance import provenance
@@ -151,5 +152,7 @@ def calibrate(
     save_sigma_head(out, head, card)
     if plot:
         plot.parent.mkdir(parents=True, exist_ok=True)
-        reliability_plot(table).savefig(plot)
+        with replacing(plot) as partial:
+            # The mark of our PNGs, see files.is_our_png.
+            reliability_plot(table).savefig(partial, format="png", metadata={"Software": "d2a2"})
     return out, table

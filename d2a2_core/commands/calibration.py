@@ -6,7 +6,8 @@ import argparse
 import importlib.util
 from pathlib import Path
 
-from d2a2_core.commands.options import add_device, add_weights, parse_size
+from d2a2_core.commands.options import add_device, add_overwrite, add_weights, parse_size
+from d2a2_core.files import check_outputs, is_our_png
 
 
 def _add_scenes(p: argparse.ArgumentParser, kind: str, images: int, held_out: int) -> None:
@@ -18,6 +19,16 @@ def _add_scenes(p: argparse.ArgumentParser, kind: str, images: int, held_out: in
     p.add_argument("--held-out", type=int, default=held_out, help=f"other ones to measure on (default {held_out})")
     p.add_argument("--data", default="shapes", help="scenes, as of d2a2 train")
     p.add_argument("--root", default="", help="their folder, as of d2a2 train")
+    add_overwrite(p)
+
+
+def _check_sidecar(o: argparse.Namespace, kind: str) -> None:
+    """Raises FileExistsError where the file that will be written would take the place of one of another kind."""
+    from d2a2_core.weights import resolve_weights
+    from d2a2_core.weights.sidecars import SIDECARS
+
+    sidecar, weights = next(s for s in SIDECARS if s.kind == kind), resolve_weights(o.weights)
+    check_outputs([o.out or sidecar.path(weights)], sidecar.wrote, [weights], o.overwrite)
 
 
 def _calibrate_options(p: argparse.ArgumentParser) -> None:
@@ -38,6 +49,8 @@ def _calibrate(o: argparse.Namespace) -> None:
     from d2a2_core.calibration.sigma import calibrate
 
     plot = o.plot or (Path("reliability.png") if importlib.util.find_spec("matplotlib") else None)
+    _check_sidecar(o, "sigma")
+    check_outputs([plot] if plot else [], is_our_png, overwrite=o.overwrite)
     sizes = [parse_size(text) for text in o.size] if o.size else SIZES
     path, table = calibrate(
         o.weights, o.out, o.seed, o.images, o.held_out, o.data, o.root, sizes, o.steps, o.device, plot
@@ -52,6 +65,7 @@ def _int8_options(p: argparse.ArgumentParser) -> None:
 def _int8(o: argparse.Namespace) -> None:
     from d2a2_core.calibration.int8_ranges import measure_int8
 
+    _check_sidecar(o, "int8")
     path, errors = measure_int8(o.weights, o.out, o.seed, o.images, o.held_out, o.data, o.root)
     for name, value in errors.items():
         print(f"held-out {name} {value}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from d2a2_core.commands.options import add_device, add_ensemble, add_scale
+from d2a2_core.commands.options import add_device, add_ensemble, add_overwrite, add_scale
+from d2a2_core.files import check_outputs
 
 
 def _evaluate_options(p: argparse.ArgumentParser) -> None:
@@ -32,12 +33,13 @@ def _evaluate_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--csv", type=Path, help="write one row per image to this file")
     p.add_argument("--out", type=Path, help="write a run folder (metrics, pictures) for `d2a2 report`")
     p.add_argument("--pictures", type=int, default=8, help="images with pictures in the run folder")
+    add_overwrite(p)
 
 
 def _evaluate(o: argparse.Namespace) -> None:
     from d2a2_core.data.sets.benchmarks import open_dataset
     from d2a2_core.evaluation.baselines import NetworkMethod, get_method
-    from d2a2_core.evaluation.evaluator import evaluate, format_summary, write_csv
+    from d2a2_core.evaluation.evaluator import evaluate, format_summary, is_output, run_outputs, write_csv
     from d2a2_core.runtime import open_runtime
 
     if o.method and (o.ensemble > 1 or o.precision != "float32"):
@@ -52,6 +54,7 @@ def _evaluate(o: argparse.Namespace) -> None:
         if o.every != 1 or o.frames:
             raise ValueError(f"--every and --frames are for --dataset recording, not for {o.dataset}")
         samples = open_dataset(o.dataset, o.root, o.split)
+    check_outputs([*([o.csv] if o.csv else []), *run_outputs(o.out)], is_output, overwrite=o.overwrite)
     print(samples.describe())
     if o.degrade:
         from d2a2_core.evaluation.degraded import degraded_pairs
@@ -79,11 +82,13 @@ def _evaluate(o: argparse.Namespace) -> None:
 def _report_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("runs", nargs="+", type=Path, help="folders written by `d2a2 evaluate --out`")
     p.add_argument("--out", type=Path, default=Path("report.html"))
+    add_overwrite(p)
 
 
 def _report(o: argparse.Namespace) -> None:
-    from d2a2_core.evaluation.report import write_report
+    from d2a2_core.evaluation.report import is_report, write_report
 
+    check_outputs([o.out], is_report, overwrite=o.overwrite)
     write_report(o.runs, o.out)
     print(f"written: {o.out}")
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from d2a2_core.commands.options import add_network_options, add_registration, add_size, parse_size
+from d2a2_core.commands.options import add_network_options, add_overwrite, add_registration, add_size, parse_size
+from d2a2_core.files import check_outputs, is_our_png, write_png
 
 
 def _upsample_options(p: argparse.ArgumentParser) -> None:
@@ -19,6 +20,7 @@ def _upsample_options(p: argparse.ArgumentParser) -> None:
         required=True,
         help="folder for NAME.depth.png (mm), .provenance.png and .sigma.png (0.1 mm)",
     )
+    add_overwrite(p)
     p.add_argument("--depth-unit", type=float, default=0.0, help="metres per count of the depth images; 0: millimetres")
     p.add_argument("--max-fill-px", type=float, default=16.0, help="fill holes this far, in output pixels")
     add_registration(p)
@@ -34,8 +36,18 @@ def _upsample_options(p: argparse.ArgumentParser) -> None:
     add_network_options(p, "torch")
 
 
+def _check_upsampled(o: argparse.Namespace, folder: Path | None, names: list[str]) -> None:
+    """Raises FileExistsError where a result would take the place of a camera's image, or of anything that is not ours."""
+    if folder is not None and o.out.exists() and o.out.samefile(folder):
+        raise FileExistsError(
+            f"--out {o.out} is the recording itself; its depth images would be lost: name another folder"
+        )
+    inputs = o.input if folder is None else [path for path in folder.iterdir() if path.is_file()]
+    outputs = (o.out / f"{name}.{kind}.png" for name in names for kind in ("depth", "provenance", "sigma"))
+    check_outputs(outputs, is_our_png, inputs, o.overwrite)
+
+
 def _upsample(o: argparse.Namespace) -> None:
-    from PIL import Image
     from tqdm import tqdm
 
     from d2a2_core.depth.diagnosis import depth_problem
@@ -52,8 +64,10 @@ def _upsample(o: argparse.Namespace) -> None:
     if len(o.input) == 1:
         frames = Recording(o.input[0])
         views = {} if o.calibration else frames.views()
+        _check_upsampled(o, frames.folder, frames.names)
     else:
         frames, views = [read_frame(*o.input)], {}
+        _check_upsampled(o, None, [frames[0].name])
     if o.calibration:
         views = CameraRig.read(o.calibration).views(frames[0].depth_mm.shape)
     settings = PipelineSettings(
@@ -74,10 +88,10 @@ def _upsample(o: argparse.Namespace) -> None:
         problem = depth_problem(depth, settings.min_depth, settings.max_depth, unit)
         problems += [(frame.name, problem)] if problem else []
         result = pipeline.process(CameraPair(frame.color, depth, **views))
-        Image.fromarray(to_millimetres(result.depth)).save(o.out / f"{frame.name}.depth.png")
-        Image.fromarray(result.provenance).save(o.out / f"{frame.name}.provenance.png")
+        write_png(o.out / f"{frame.name}.depth.png", to_millimetres(result.depth))
+        write_png(o.out / f"{frame.name}.provenance.png", result.provenance)
         if result.sigma is not None:
-            Image.fromarray(to_millimetres(10 * result.sigma)).save(o.out / f"{frame.name}.sigma.png")
+            write_png(o.out / f"{frame.name}.sigma.png", to_millimetres(10 * result.sigma))
     print(f"{len(frames)} depth images written to {o.out}; {result.registration}")
     for _, message in result.doubts:
         print(f"warning: {message}", file=sys.stderr)

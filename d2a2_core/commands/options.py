@@ -51,6 +51,11 @@ def add_ensemble(p: argparse.ArgumentParser) -> None:
     )
 
 
+def add_overwrite(p: argparse.ArgumentParser) -> None:
+    """Adds --overwrite."""
+    p.add_argument("--overwrite", action="store_true", help="replace files that are there and are not this command's")
+
+
 def add_registration(p: argparse.ArgumentParser) -> None:
     """Adds --registration."""
     p.add_argument(

@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from d2a2_core.commands.options import add_size, parse_size
+from d2a2_core.files import check_outputs, is_our_png
 
 
 def _train_options(p: argparse.ArgumentParser) -> None:
@@ -100,6 +101,7 @@ def _generate(o: argparse.Namespace) -> None:
     from d2a2_core.data.scenes.scene_folder import write_preview
 
     height, width = parse_size(o.size)
+    check_outputs([o.out / "preview.png"] if o.preview else [], is_our_png)
     furniture = "" if o.scenes == "shapes" else str(o.furniture)
     made = generate(Settings(o.scenes, o.count, (width, height), o.seed, furniture, o.licences), o.out, o.workers)
     if o.preview:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from d2a2_core.commands.options import add_scale, add_size, add_weights, parse_size
+from d2a2_core.commands.options import add_overwrite, add_scale, add_size, add_weights, parse_size
+from d2a2_core.files import check_outputs, replacing
 
 
 def _weights_options(p: argparse.ArgumentParser) -> None:
@@ -39,6 +40,7 @@ def _convert_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("source", type=Path)
     p.add_argument("target", type=Path)
     p.add_argument("--scale", type=int, help="of an authors' checkpoint, which does not say it")
+    add_overwrite(p)
 
 
 def _convert(o: argparse.Namespace) -> None:
@@ -46,13 +48,15 @@ def _convert(o: argparse.Namespace) -> None:
 
     from d2a2_core.weights import load_any, save_weights, to_official
 
+    check_outputs([o.target], inputs=[o.source], overwrite=o.overwrite)
     model = load_any(o.source, o.scale)
     if o.target.suffix == ".safetensors":
         save_weights(o.target, model, {"title": f"converted from {o.source.name}"})
     elif o.target.suffix in (".pth", ".pt"):
         if model.config["model"] != "d2a2":
             raise ValueError(f"{o.source} is a {model.config['model']}; the authors' scripts only know d2a2")
-        torch.save(to_official(model.state_dict()), o.target)
+        with replacing(o.target) as partial:
+            torch.save(to_official(model.state_dict()), partial)
     else:
         raise ValueError(f"expected a target that ends in .safetensors or .pth, got {o.target.name}")
     print(f"written: {o.target}")
@@ -63,13 +67,20 @@ def _export_options(p: argparse.ArgumentParser) -> None:
     add_weights(p)
     add_size(p)
     add_scale(p)
+    add_overwrite(p)
 
 
 def _export(o: argparse.Namespace) -> None:
-    from d2a2_core.runtime.onnx_export import export_onnx
+    from d2a2_core.runtime.onnx_export import export_onnx, is_export
+    from d2a2_core.weights import resolve_weights
+    from d2a2_core.weights.sidecars import SIGMA
 
     if o.target.suffix != ".onnx":
         raise ValueError(f"expected a target that ends in .onnx, got {o.target.name}")
+    source = resolve_weights(o.weights)
+    check_outputs([o.target], is_export, [source], o.overwrite)
+    if SIGMA.path(source).is_file():  # it goes along
+        check_outputs([SIGMA.path(o.target)], SIGMA.wrote, [SIGMA.path(source)], o.overwrite)
     export_onnx(o.weights, o.target, parse_size(o.size), o.scale)
     print(f"written: {o.target}, for colour images of {o.size} and depth a {o.scale}th of that")
 

@@ -21,6 +21,7 @@ from d2a2_core.data.scenes.furniture import find_models
 from d2a2_core.data.scenes.render import Scene, look_at, render, render_depth
 from d2a2_core.data.scenes.rooms import make_room, random_view, view_score
 from d2a2_core.data.sensors.tof import simulate_tof
+from d2a2_core.files import check_outputs, has_mark
 
 WIDTH, HEIGHT, SCALE = 640, 480, 4
 RATE_HZ = 15.0
@@ -42,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         credits = write_recording(**vars(options))
-    except (FileNotFoundError, ImportError, ValueError) as error:
+    except (OSError, ImportError, ValueError) as error:
         print(f"sample_recording: {error}", file=sys.stderr)
         return 1
     size = sum(p.stat().st_size for p in options.out.iterdir()) / 1e6
@@ -56,11 +57,13 @@ def write_recording(
     """Renders and writes all files; returns the credits of the models used. See the module's text for the format."""
     if frames < 1:
         raise ValueError(f"expected at least one frame, got {frames}")
+    old = [path for kind in ("*.color.*", "*.depth.png", "*.truth.png", "calibration.json") for path in out.glob(kind)]
+    check_outputs([*old, out / "README.md"], lambda _: has_mark(out / "README.md", b"# Sample recording\n"))
     rng = np.random.default_rng(seed)
     scene = make_room(find_models(models), rng, theme=theme, variety=0.08)
     out.mkdir(parents=True, exist_ok=True)
-    for old in [*out.glob("*.color.jpg"), *out.glob("*.depth.png"), *out.glob("*.truth.png")]:
-        old.unlink()
+    for path in old:
+        path.unlink()
     for number, pose in enumerate(tqdm(camera_path(scene, frames, rng), desc="rendering", unit="frame")):
         rgb, depth = render(scene, INTRINSICS, pose, WIDTH, HEIGHT, supersample, noise=1.0, seed=seed * 1000 + number)
         tof = simulate_tof(depth, (HEIGHT // SCALE, WIDTH // SCALE), rng, rgb=rgb)

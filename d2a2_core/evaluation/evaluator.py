@@ -20,16 +20,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from d2a2_core.data.sets.benchmarks import SPECS, Sample
 from d2a2_core.evaluation.baselines import Method, enlarge
 from d2a2_core.evaluation.metrics import METRICS, compare, rmse
 from d2a2_core.evaluation.protocol import Case, make_case
+from d2a2_core.files import PNG_MARK, has_mark, replacing, write_png
 from d2a2_core.pictures import colorize_depth, contact_sheet, enlarge_nearest, error_map
 
 COLUMNS = ("dataset", "image", "scale", "method", "range", *METRICS, "seconds")
+#: Pictures of an image in a run folder.
+PICTURES = ("color", "lr", "bicubic", "pred", "truth", "error", "side_by_side")
+_CSV_MARK, _SUMMARY_MARK = f"{','.join(COLUMNS)}\r\n".encode(), b'{\n "summary": ['
 
 Row = dict[str, Any]
 
@@ -79,10 +82,23 @@ def evaluate(
     return rows
 
 
+def run_outputs(run_dir: Path | None) -> list[Path]:
+    """The files in a run folder that an evaluation may write over; none without a folder."""
+    if run_dir is None:
+        return []
+    pictures = [path for name in PICTURES for path in run_dir.glob(f"pictures/*/{name}.png")]
+    return [run_dir / "metrics.csv", run_dir / "summary.json", *pictures]
+
+
+def is_output(path: Path) -> bool:
+    """Whether an evaluation wrote a file: rows, a summary or a picture."""
+    return any(has_mark(path, mark) for mark in (_CSV_MARK, _SUMMARY_MARK, PNG_MARK))
+
+
 def write_csv(rows: Iterable[Row], path: str | Path) -> None:
     """Rows of :func:`evaluate` as CSV; metrics with 6 digits after the point."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="", encoding="utf-8") as stream:
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, COLUMNS)
         writer.writeheader()
         for row in rows:
@@ -90,13 +106,32 @@ def write_csv(rows: Iterable[Row], path: str | Path) -> None:
 
 
 def read_csv(path: str | Path) -> list[Row]:
-    """Rows that :func:`write_csv` wrote."""
+    """Rows that :func:`write_csv` wrote.
+
+    Raises:
+        ValueError: it is not such a file; the message names the line.
+    """
     with open(path, newline="", encoding="utf-8") as stream:
-        numbers = (*METRICS, "seconds")
-        return [
-            {**row, "scale": int(row["scale"]), **{key: float(row[key]) for key in numbers}}
-            for row in csv.DictReader(stream)
-        ]
+        reader = csv.reader(stream)
+        try:
+            head = next(reader, [])
+            if tuple(head) != COLUMNS:
+                raise ValueError(f"{path}: expected the columns {', '.join(COLUMNS)}, found {', '.join(head)!r:.200}")
+            return [_parse_row(values, f"{path}, line {reader.line_num}") for values in reader]
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}, line {reader.line_num}: not readable as CSV: {error}") from error
+
+
+def _parse_row(values: list[str], place: str) -> Row:
+    if len(values) != len(COLUMNS):
+        raise ValueError(f"{place}: expected {len(COLUMNS)} values, found {len(values)}")
+    row: Row = dict(zip(COLUMNS, values, strict=True))
+    for name, kind in (("scale", int), *((name, float) for name in (*METRICS, "seconds"))):
+        try:
+            row[name] = kind(row[name])
+        except ValueError:
+            raise ValueError(f"{place}: expected a number as {name}, found {row[name]!r:.80}") from None
+    return row
 
 
 def summarise(rows: Sequence[Row]) -> list[Row]:
@@ -167,17 +202,17 @@ def _save_pictures(folder: Path, case: Case, sample: Sample, prediction: np.ndar
     bicubic = case.restore(enlarge(case.guide, case.lr, scale))
     lo, hi = float(np.nanmin(truth)), float(np.nanmax(truth))
     limit = 0.05 * (hi - lo)
-    panels = {
-        "color": ("Colour", case.guide),
-        "lr": (f"LR depth, 1/{scale}", enlarge_nearest(colorize_depth(case.in_unit(case.lr), lo, hi), size)),
-        "bicubic": ("Bicubic", colorize_depth(bicubic, lo, hi)),
-        "pred": ("Prediction", colorize_depth(prediction, lo, hi)),
-        "truth": ("Ground truth", colorize_depth(truth, lo, hi)),
-        "error": ("Error of the prediction", error_map(prediction, truth, limit)),
-    }
-    for key, (_, picture) in panels.items():
-        Image.fromarray(picture).save(folder / f"{key}.png")
-    contact_sheet(list(panels.values())).save(folder / "side_by_side.png")
+    panels = [
+        ("Colour", case.guide),
+        (f"LR depth, 1/{scale}", enlarge_nearest(colorize_depth(case.in_unit(case.lr), lo, hi), size)),
+        ("Bicubic", colorize_depth(bicubic, lo, hi)),
+        ("Prediction", colorize_depth(prediction, lo, hi)),
+        ("Ground truth", colorize_depth(truth, lo, hi)),
+        ("Error of the prediction", error_map(prediction, truth, limit)),
+    ]
+    pictures = [*(picture for _, picture in panels), contact_sheet(panels)]
+    for name, picture in zip(PICTURES, pictures, strict=True):
+        write_png(folder / f"{name}.png", picture)
     cut = slice(sample.border, -sample.border or None)
     error = (bicubic - truth).astype(np.float64)[cut, cut]
     return {"bicubic_rmse": rmse(error) * sample.metric_factor, "lo": lo, "hi": hi, "error_limit": limit}
@@ -187,7 +222,8 @@ def _write_run(run_dir: Path, rows: list[Row], shots: list[dict], expected: int 
     write_csv(rows, run_dir / "metrics.csv")
     summary = {"summary": summarise(rows), "expected": expected, "pictures": shots}
     text = json.dumps(_finite(summary), indent=1, allow_nan=False)
-    (run_dir / "summary.json").write_text(text + "\n", encoding="utf-8")
+    with replacing(run_dir / "summary.json") as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
 
 
 def _finite(value: Any) -> Any:

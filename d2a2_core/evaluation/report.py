@@ -2,23 +2,24 @@
 
 Everything is inside the file: styles, the little script of the sliders, pictures as WebP data URIs. It opens offline,
 can be mailed, works by keyboard (the sliders are native range inputs) and shows every picture without the script too.
-Page, styles and script are the files in templates/.
+Page, styles and script are the files in templates/, filled in by jinja2, which escapes whatever a run folder holds.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
-from importlib import resources
+from functools import cache
 from pathlib import Path
-from string import Template
 from typing import Any
 
+import jinja2
+
+from d2a2_core.documents import NUMBER, check_schema, read_json
 from d2a2_core.evaluation.evaluator import Row, metric_unit, read_csv, summarise
+from d2a2_core.files import has_mark, replacing
 from d2a2_core.images import read_image
 from d2a2_core.pictures import DEPTH_STOPS, ERROR_STOPS
 
@@ -36,7 +37,28 @@ _COLUMNS = (
     ("coverage", "Coverage %", 1, 100, 0),
     ("seconds", "Seconds", 3, 1, 0),
 )
+_PAPER = (("paper_d2a2", "D2A2 (paper)"), ("paper_dctnet", "DCTNet (paper)"))
 _THUMBNAILS = (("color", "Colour"), ("lr", "LR depth"), ("truth", "Ground truth"), ("error", "Error"))
+_FIGURES = ("rmse", "bicubic_rmse", "lo", "hi", "error_limit")
+_MARK = b'<meta name="generator" content="d2a2 report">'
+
+# What an evaluation writes to summary.json; a figure that is NaN is null there.
+_SUMMARY = {
+    "type": "object",
+    "properties": {
+        "expected": {"type": ["integer", "null"]},
+        "pictures": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["image", *_FIGURES],
+                # The image is also the name of a folder.
+                "properties": {"image": {"type": "string", "pattern": r"^[^/\\\x00]+$"}}
+                | {key: {"anyOf": [NUMBER, {"type": "null"}]} for key in _FIGURES},
+            },
+        },
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -50,8 +72,19 @@ class Run:
 
     @property
     def title(self) -> str:
+        """For instance ``bicubic · lu ×4 · oracle``."""
         first = self.rows[0]
         return f"{first['method']} · {first['dataset']} ×{first['scale']} · {first['range']}"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a table: a method's means, an image, or what the paper says, which is only the first cell."""
+
+    name: str
+    cells: list[dict[str, Any]]
+    images: str = ""
+    paper: bool = False
 
 
 def write_report(
@@ -65,33 +98,50 @@ def write_report(
         title: of the page.
 
     Raises:
-        ValueError: no run.
-        FileNotFoundError: a folder without metrics.csv.
+        ValueError: no run, or a file in a run folder that is not as an evaluation writes it; the message names it.
+        FileNotFoundError: a folder without metrics.csv, or a picture that is missing.
     """
     if not runs:
         raise ValueError("expected at least one run folder for a report, got none")
     loaded = [read_run(folder) for folder in runs]
     colours = {"depth_colours": DEPTH_STOPS, "error_colours": ERROR_STOPS}
-    page = _template("report.html").substitute(
-        title=escape(title),
-        style=_template("report.css").substitute({k: ",".join(f"#{s}" for s in stops) for k, stops in colours.items()}),
-        tables="\n".join(_tables(loaded)),
-        pictures="\n".join(_pictures(run, number) for number, run in enumerate(loaded)),
-        details="\n".join(_details(run) for run in loaded),
-        script=_template("report.js").template,
+    page = (
+        _templates()
+        .get_template("report.html")
+        .render(
+            {name: ",".join(f"#{stop}" for stop in stops) for name, stops in colours.items()},
+            title=title,
+            headings=[heading for _, heading, *_ in _COLUMNS],
+            thumbnails=_THUMBNAILS,
+            tables=_tables(loaded),
+            runs=[
+                {
+                    "title": r.title,
+                    "shots": [_shot(r, s) for s in r.shots],
+                    "lines": [Line(row["image"], _cells(row, {})) for row in r.rows],
+                }
+                for r in loaded
+            ],
+        )
     )
     out_html = Path(out_html)
     out_html.parent.mkdir(parents=True, exist_ok=True)
-    out_html.write_text(page, encoding="utf-8")
+    with replacing(out_html) as partial:
+        partial.write_text(page, encoding="utf-8")
     return out_html
 
 
-def _template(name: str) -> Template:
-    return Template(resources.files("d2a2_core.evaluation").joinpath("templates", name).read_text(encoding="utf-8"))
+def is_report(path: Path) -> bool:
+    """Whether :func:`write_report` wrote a file, which a new one may replace."""
+    return has_mark(path, _MARK)
 
 
 def read_run(folder: str | Path) -> Run:
-    """Reads a run folder; pictures and summary.json may be missing, metrics.csv may not."""
+    """Reads a run folder; pictures and summary.json may be missing, metrics.csv may not.
+
+    Raises:
+        ValueError, FileNotFoundError: as :func:`write_report`.
+    """
     folder = Path(folder)
     metrics, summary = folder / "metrics.csv", folder / "summary.json"
     if not metrics.is_file():
@@ -99,11 +149,25 @@ def read_run(folder: str | Path) -> Run:
     rows = read_csv(metrics)
     if not rows:
         raise ValueError(f"{metrics}: expected at least one row, found none")
-    stored = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {}
+    stored = read_json(summary) if summary.is_file() else {}
+    check_schema(stored, _SUMMARY, f"{summary} is not as d2a2 evaluate writes it")
     return Run(folder, rows, stored.get("pictures", []), stored.get("expected"))
 
 
-def _tables(runs: list[Run]) -> list[str]:
+@cache
+def _templates() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("d2a2_core.evaluation"),
+        # The page is escaped; the styles and the script, which have no .html at their end, are ours.
+        autoescape=jinja2.select_autoescape(["html"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def _tables(runs: list[Run]) -> list[dict[str, Any]]:
     """A table for each (set, scale, range) with a line per method, and the paper's RMSE under it."""
     groups: dict[tuple, list[tuple[Row, int | None]]] = {}
     for run in runs:
@@ -112,53 +176,32 @@ def _tables(runs: list[Run]) -> list[str]:
     return [_table(key, entries) for key, entries in groups.items()]
 
 
-def _table(key: tuple, entries: list[tuple[Row, int | None]]) -> str:
+def _table(key: tuple, entries: list[tuple[Row, int | None]]) -> dict[str, Any]:
     dataset, scale, range_mode = key
     summaries = [entry for entry, _ in entries]
     best = {name: _best([s[name] for s in summaries], better) for name, *_, better in _COLUMNS}
-    lines = []
-    for entry, expected in entries:
-        cells = "".join(_cell(entry[name], digits, factor, best[name]) for name, _, digits, factor, _ in _COLUMNS)
-        images = f"{entry['images']}" + (f" of {expected}" if expected else "")
-        lines.append(f'<tr><th scope="row">{escape(entry["method"])}</th><td>{images}</td>{cells}</tr>')
-    for name, label in (("paper_d2a2", "D2A2 (paper)"), ("paper_dctnet", "DCTNet (paper)")):
-        if summaries[0][name] is not None:
-            rest = f'<td colspan="{len(_COLUMNS) - 1}"></td>'
-            row = f'<th scope="row">{label}</th><td>full set</td><td>{summaries[0][name]:.2f}</td>{rest}'
-            lines.append(f'<tr class="paper">{row}</tr>')
-    caption = f"{escape(dataset)} ×{scale}, {escape(range_mode)} range; RMSE and MAE in {summaries[0]['unit']}"
-    return (
-        f"<section><h2>{escape(dataset)} ×{scale} <small>{escape(range_mode)}</small></h2>"
-        + _grid(caption, ("Method", "Images", *(column[1] for column in _COLUMNS)), lines)
-        + "</section>"
-    )
-
-
-def _details(run: Run) -> str:
     lines = [
-        f'<tr><th scope="row">{escape(row["image"])}</th>'
-        + "".join(_cell(row[name], digits, factor) for name, _, digits, factor, _ in _COLUMNS)
-        + "</tr>"
-        for row in run.rows
+        Line(entry["method"], _cells(entry, best), f"{entry['images']}" + (f" of {expected}" if expected else ""))
+        for entry, expected in entries
     ]
-    table = _grid(run.title, ("Image", *(column[1] for column in _COLUMNS)), lines)
-    return f"<details><summary>{escape(run.title)} ({len(run.rows)} images)</summary>{table}</details>"
+    for name, label in _PAPER:
+        if summaries[0][name] is not None:
+            cells = [{"text": f"{summaries[0][name]:.2f}", "best": False}]
+            lines.append(Line(label, cells, "full set", paper=True))
+    caption = f"{dataset} ×{scale}, {range_mode} range; RMSE and MAE in {summaries[0]['unit']}"
+    return {"dataset": dataset, "scale": scale, "range": range_mode, "caption": caption, "lines": lines}
 
 
-def _grid(caption: str, heads: Sequence[str], lines: Sequence[str]) -> str:
-    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
-    # Focusable, so that a wide table scrolls by keyboard.
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
-        f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
-    )
+def _cells(row: Row, best: dict[str, float | None]) -> list[dict[str, Any]]:
+    return [
+        {"text": _text(row[name] * factor, f".{digits}f"), "best": row[name] == best.get(name)}
+        for name, _, digits, factor, _ in _COLUMNS
+    ]
 
 
-def _cell(value: float, digits: int, factor: float, best: float | None = None) -> str:
-    if value != value:
-        return "<td>–</td>"
-    text = f"{value * factor:.{digits}f}"
-    return f"<td><strong>{text}</strong></td>" if value == best else f"<td>{text}</td>"
+def _text(value: float | None, form: str) -> str:
+    """A figure as text; a dash for None and NaN."""
+    return "–" if value is None or value != value else format(value, form)
 
 
 def _best(values: list[float], better: int) -> float | None:
@@ -169,43 +212,28 @@ def _best(values: list[float], better: int) -> float | None:
     return max(known) if better > 0 else min(known)
 
 
-def _pictures(run: Run, number: int) -> str:
-    figures = [_figure(run, shot, f"s{number}-{index}") for index, shot in enumerate(run.shots)]
-    if not figures:
-        return ""
-    return f'<section><h2>Pictures: {escape(run.title)}</h2><div class="gallery">{"".join(figures)}</div></section>'
-
-
-def _figure(run: Run, shot: dict[str, Any], name: str) -> str:
-    """One image: the slider between bicubic and the prediction, its figures, and the other pictures small."""
-    folder, image, dataset = run.folder / "pictures" / shot["image"], escape(shot["image"]), run.rows[0]["dataset"]
+def _shot(run: Run, shot: dict[str, Any]) -> dict[str, Any]:
+    """One image: what the slider compares, bicubic and the prediction, its figures, and its pictures."""
+    dataset, method = run.rows[0]["dataset"], run.rows[0]["method"]
     # Bicubic itself is compared with the truth.
-    method = escape(run.rows[0]["method"])
     after, after_name = ("truth", "ground truth") if method == "bicubic" else ("pred", method)
-    unit = "levels" if metric_unit(dataset) == "8-bit" else "m"
-    small = "".join(
-        f'<figure><img src="{_data_uri(folder / f"{key}.png")}" alt="{label} of {image}">'
-        f"<figcaption>{label}</figcaption></figure>"
-        for key, label in _THUMBNAILS
-    )
-    return f"""
-<article class="shot" aria-labelledby="{name}">
-<h3 id="{name}">{image}</h3>
-<div class="compare">
-<img src="{_data_uri(folder / "bicubic.png")}" alt="Depth of {image}: bicubic">
-<img class="after" src="{_data_uri(folder / f"{after}.png")}" alt="Depth of {image}: {after_name}">
-<span class="tag left">bicubic</span><span class="tag right">{after_name}</span><span class="bar"></span>
-<input type="range" min="0" max="100" value="50" aria-label="{image}: share of bicubic against {after_name}, percent">
-</div>
-<p><span><b>RMSE {shot["rmse"]:.3f}</b> {metric_unit(dataset)}</span><span>bicubic {shot["bicubic_rmse"]:.3f}</span>
-<span><i class="key depth"></i>{shot["lo"]:.4g} to {shot["hi"]:.4g} {unit}</span>
-<span><i class="key error"></i>error 0 to {shot["error_limit"]:.2g} {unit}</span></p>
-<div class="small">{small}</div>
-</article>"""
+    form = {"rmse": ".3f", "bicubic_rmse": ".3f", "lo": ".4g", "hi": ".4g", "error_limit": ".2g"}
+    names = {"bicubic", after, *(key for key, _ in _THUMBNAILS)}
+    return {
+        "image": shot["image"],
+        "after": after,
+        "after_name": after_name,
+        "unit": "levels" if metric_unit(dataset) == "8-bit" else "m",
+        "metric_unit": metric_unit(dataset),
+        "pictures": {name: _data_uri(run.folder, shot["image"], name) for name in names},
+    } | {key: _text(shot[key], form[key]) for key in _FIGURES}
 
 
-def _data_uri(path: Path) -> str:
-    """A picture as WebP: a fifth of the PNG's size, with no visible loss."""
+def _data_uri(folder: Path, image: str, name: str) -> str:
+    """A picture of a run as WebP: a fifth of the PNG's size, with no visible loss."""
+    path = folder / "pictures" / image / f"{name}.png"
+    if not path.resolve().is_relative_to((folder / "pictures").resolve()):
+        raise ValueError(f"{path} lies outside the run's folder, expected pictures within it; evaluate again")
     stream = io.BytesIO()
     read_image(path).convert("RGB").save(stream, "WEBP", quality=90, method=4)
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode("ascii")

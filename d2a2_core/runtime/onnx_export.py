@@ -8,13 +8,19 @@ from pathlib import Path
 
 import torch
 
-from d2a2_core.files import replacing
+from d2a2_core.files import has_mark, replacing
 from d2a2_core.network import takes_trust
 from d2a2_core.weights import WeightsError, load_weights, read_info, resolve_weights
 from d2a2_core.weights.sidecars import SIGMA
 
 _OPSET = 18
 _KEY = "d2a2"  # of the file's metadata
+
+
+def is_export(path: Path) -> bool:
+    """Whether :func:`export_onnx` wrote a file, which a new one may replace."""
+    # As protobuf stores the key of the metadata, anywhere in the file.
+    return has_mark(path, f"\n\x04{_KEY}\x12".encode(), within=-1)
 
 
 def export_onnx(source: str | Path, target: str | Path, size: tuple[int, int], scale: int) -> None:

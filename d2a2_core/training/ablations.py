@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
+from d2a2_core.files import check_outputs, has_mark, replacing
 from d2a2_core.network.aggregation import ATTENTIONS
 from d2a2_core.network.alignment import DOMAIN_ALIGNMENTS
 from d2a2_core.training.config import TrainConfig
@@ -59,6 +60,9 @@ def run_ablation(table: int, config: TrainConfig, folder: str | Path) -> str:
     if config.model.get("model") != "d2a2":
         raise ValueError(f"ablations are of the model d2a2, got {config.model}")
     folder = Path(folder)
+    head = ("model", "validation RMSE", "bicubic", f"paper, NYUv2 x{config.model['scale']} [cm]")
+    out = folder / f"table{table}.csv"
+    check_outputs([out], lambda path: has_mark(path, ",".join(head[:3]).encode()))
     scale = config.model["scale"]
     rows = []
     for (name, options), published in zip(ablation_models(table).items(), _PUBLISHED[table], strict=True):
@@ -67,8 +71,7 @@ def run_ablation(table: int, config: TrainConfig, folder: str | Path) -> str:
         with (run / "curve.csv").open(newline="") as file:
             best = min((r for r in csv.DictReader(file) if r["val_rmse"]), key=lambda r: float(r["val_rmse"]))
         rows.append((name, best["val_rmse"], best["bicubic_rmse"], published[(4, 8, 16).index(scale)]))
-    head = ("model", "validation RMSE", "bicubic", f"paper, NYUv2 x{scale} [cm]")
-    with (folder / f"table{table}.csv").open("w", newline="") as file:
+    with replacing(out) as partial, partial.open("w", newline="") as file:
         csv.writer(file).writerows([head, *rows])
     lines = [head, *((n, f"{float(v):.5f}", f"{float(b):.5f}", f"{p:.2f}") for n, v, b, p in rows)]
     widths = [max(len(str(line[i])) for line in lines) for i in range(len(head))]

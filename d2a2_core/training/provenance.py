@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from d2a2_core.data.scenes.scene_folder import read_manifest
 from d2a2_core.training.config import TrainConfig
 from d2a2_core.weights import read_info, resolve_weights
 
@@ -20,8 +21,7 @@ def _credits(config: TrainConfig) -> dict:
     """Who made the models of the scenes trained on, where their licence wants that told: licence -> creator -> models."""
     credits: dict[str, dict[str, set[str]]] = {}
     for folder in config.root.split(",") if config.data in ("generated", "mixed") else ():
-        manifest = Path(folder) / "manifest.json"
-        for model in json.loads(manifest.read_text())["models"] if manifest.is_file() else ():
+        for model in (read_manifest(folder) or {}).get("models", ()):
             if model["licence"] != "CC0":
                 credits.setdefault(model["licence"], {}).setdefault(model["creator"], set()).add(model["name"])
     if not credits:

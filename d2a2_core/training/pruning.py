@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -26,10 +27,11 @@ def save_pruned(target: str | Path, source: str | Path) -> float:
         How far the results differ on generated scenes: root mean square of the difference over that of the error.
 
     Raises:
-        WeightsError: they have none, the results differ by more than a hundredth of the error, or ``target`` exists.
+        WeightsError: they have none, the results differ by more than a hundredth of the error, or ``target`` (or a head beside it) exists.
     """
-    if Path(target).exists():
-        raise WeightsError(f"{target} exists; name a new file, or remove it first")
+    for path in (target, SIGMA.path(target)):
+        if os.path.lexists(path):
+            raise WeightsError(f"{path} exists; name a new file, or remove it first")
     model, info = load_weights(resolve_weights(source)).eval(), read_info(resolve_weights(source))
     if not (isinstance(model, D2A2Lite) and model.config["geometric"]):
         raise WeightsError(

@@ -25,7 +25,8 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from d2a2_core.data.sampling import TrainingBatches, input_keys
-from d2a2_core.files import replacing
+from d2a2_core.documents import check_schema, read_json
+from d2a2_core.files import check_outputs, replacing
 from d2a2_core.network import build_model
 from d2a2_core.network.warm_start import adapted_state
 from d2a2_core.runtime import has_bfloat16, resolve_device
@@ -38,6 +39,8 @@ from d2a2_core.training.teacher import Teacher
 from d2a2_core.training.validation import validate
 from d2a2_core.weights import load_weights, resolve_weights, save_weights
 
+_FILES = ("provenance.json", "config.yaml", "curve.csv", "state.pt", "last.safetensors", "best.safetensors")
+
 
 class TrainingError(RuntimeError):
     """Training cannot go on; checkpoints on disk are untouched and the message says what to do."""
@@ -48,6 +51,7 @@ def train(config: TrainConfig, folder: str | Path, quiet: bool = False) -> Path:
 
     Raises:
         TrainingError: the folder holds a run with other settings, the loss is not finite, or nothing can be saved.
+        FileExistsError: the folder holds files of a run's names, but no run.
     """
     return Trainer(config, Path(folder), quiet).run()
 
@@ -240,6 +244,7 @@ class Trainer:
 
     def _open_folder(self) -> None:
         state = self.folder / "state.pt"
+        check_outputs((self.folder / name for name in _FILES), lambda path: _is_run(path.parent))
         if state.exists():
             saved = make_config("paper", self.folder / "config.yaml")
             free = ("steps", "device", "workers", "threads", "log_every", "save_every", "tensorboard")
@@ -258,9 +263,11 @@ class Trainer:
         if not self.main:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        save_config(self.config, self.folder / "config.yaml")
         if not state.exists():
-            (self.folder / "provenance.json").write_text(json.dumps(provenance(self.config), indent=1))
+            # First, since it tells a run's folder from others.
+            with replacing(self.folder / "provenance.json") as partial:
+                partial.write_text(json.dumps(provenance(self.config), indent=1))
+        save_config(self.config, self.folder / "config.yaml")
 
     def _restore(self, file: Path) -> None:
         try:
@@ -302,7 +309,7 @@ class Trainer:
         self._guarded(write)
 
     def _save_weights(self, name: str) -> None:
-        card = json.loads((self.folder / "provenance.json").read_text()) | {"step": self.step}
+        card = read_json(self.folder / "provenance.json") | {"step": self.step}
         save_weights(self.folder / f"{name}.safetensors", self._averaged_model(), card)
 
     def _averaged_model(self) -> nn.Module:
@@ -323,6 +330,15 @@ class Trainer:
             progress.set_postfix_str(f"loss {row['loss']:.4g}")
         elif not self.quiet:
             print("  ".join(f"{k} {v:.5g}" for k, v in row.items()), flush=True)
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder holds a run, whose files the next one may replace or go on with."""
+    try:
+        check_schema(read_json(folder / "provenance.json"), {"type": "object", "required": ["command", "settings"]}, "")
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def learning_rate_factor(step: int, config: TrainConfig) -> float:

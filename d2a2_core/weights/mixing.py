@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def save_mixed(target: str | Path, parts: Sequence[tuple[str | Path, float]]) ->
     Raises:
         WeightsError: as :func:`mix_weights`; or ``target`` exists.
     """
-    if Path(target).exists():
+    if os.path.lexists(target):
         raise WeightsError(f"{target} exists; name a new file, or remove it first")
     mixed: list[dict[str, Any]] = [
         {"file": str(path), "factor": f, "card": read_info(resolve_weights(path)).card} for path, f in parts

@@ -53,6 +53,14 @@ class Sidecar:
         weights = Path(weights)
         return weights.with_name(f"{weights.stem}.{self.kind}.safetensors")
 
+    def wrote(self, path: str | Path) -> bool:
+        """Whether a file is a sidecar of this kind, which a new one may replace."""
+        try:
+            with open_weights(path) as file:
+                return (file.metadata() or {}).get("format") == self.format
+        except WeightsError:
+            return False
+
     def write(self, path: str | Path, content: SidecarContent) -> None:
         """Writes a sidecar file; one among the shipped weights gets its checksum recorded.
 

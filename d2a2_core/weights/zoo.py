@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+from d2a2_core.files import check_outputs, replacing
 from d2a2_core.network import D2A2, D2A2Lite
 from d2a2_core.weights.files import WeightsError, load_weights, read_info, save_weights, sha256
 from d2a2_core.weights.official import load_official_checkpoint
@@ -59,8 +61,18 @@ def add_pretrained(source: str | Path, name: str, facts: dict[str, Any]) -> Path
 
     Returns:
         The path of the new file; its SHA-256 is in sha256.json beside it.
+
+    Raises:
+        ValueError: the name is no file name, or the facts are none by name.
+        FileExistsError: a file of that name is there, and it is not the shipped one.
+        WeightsError: the source cannot be read.
     """
+    if not re.fullmatch(r"[A-Za-z0-9][\w-]*", name):
+        raise ValueError(f"expected a name of letters, digits, '-' and '_', for example d2a2-lite, got {name!r}")
+    if not isinstance(facts, dict):
+        raise ValueError(f"expected a card of 'name: value' lines (title, licence, metrics, limits), got {facts!r:.60}")
     info, target = read_info(source), PRETRAINED / f"{name}.safetensors"
+    check_outputs([target], lambda path: sha256(path) == checksums().get(path.name), [Path(source)])
     PRETRAINED.mkdir(exist_ok=True)
     save_weights(target, load_weights(source), info.card | facts)
     record_checksum(target)
@@ -70,7 +82,8 @@ def add_pretrained(source: str | Path, name: str, facts: dict[str, Any]) -> Path
 def record_checksum(path: Path) -> None:
     """Writes the SHA-256 of a file in the folder of the shipped weights to sha256.json."""
     known = checksums() | {path.name: sha256(path)}
-    (PRETRAINED / "sha256.json").write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n")
+    with replacing(PRETRAINED / "sha256.json") as partial:
+        partial.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n")
 
 
 def list_pretrained() -> list[str]:

@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from d2a2_core.data.scenes.render import Material, Mesh
+from d2a2_core.files import files_below
 from d2a2_core.images import decode_image
 
 _CATALOG = "PluginFurnitureCatalog.properties"
@@ -69,7 +70,7 @@ def find_models(folder: str | Path, licences: Sequence[str] = ("CC0",)) -> list[
     if not licences or not set(licences) <= set(LICENCES):
         raise ValueError(f"expected licences out of {', '.join(LICENCES)}, got {', '.join(licences) or 'none'}")
     folder = Path(folder)
-    archives = sorted(folder.rglob("*.sh3f")) if folder.is_dir() else []
+    archives = [path for path in files_below(folder) if path.suffix == ".sh3f"]
     models = [model for archive in archives for model in _models_of(archive, licences)]
     if not models:
         wanted = " or ".join(licences)

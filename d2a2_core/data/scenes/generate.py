@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from d2a2_core.data.scenes.scene_folder import BLOCK, color_path, write_scene
+from d2a2_core.data.scenes.scene_folder import BLOCK, color_path, depth_path, read_manifest, write_scene
 from d2a2_core.data.scenes.shapes import RGBD, sample_scene
-from d2a2_core.files import replacing
+from d2a2_core.files import check_outputs, replacing
 
 KINDS = ("shapes", "rooms", "clutter", "mixed")
 _CLUTTER_VIEWS = 2  # of one heap
@@ -62,7 +62,8 @@ def generate(settings: Settings, folder: str | Path, workers: int = 1, quiet: bo
         quiet: no progress bar (there is none anyway where the standard error is no terminal).
 
     Raises:
-        ValueError: the folder holds scenes of other settings.
+        ValueError: the folder holds scenes of other settings, or a manifest.json that is not ours.
+        FileExistsError: the folder holds images named like scenes, but no manifest.
         FileNotFoundError: no furniture models. ImportError: rendering needs ``embreex``.
     """
     folder = Path(folder)
@@ -219,10 +220,12 @@ def _models(folder: str, licences: tuple[str, ...]) -> list:
 
 
 def _check_same(settings: Settings, folder: Path) -> None:
-    path = folder / "manifest.json"
-    if not path.exists():
+    manifest = read_manifest(folder)
+    if manifest is None:
+        scenes = (path(folder, number) for number in range(settings.count) for path in (color_path, depth_path))
+        check_outputs(scenes if folder.exists() else [])
         return
-    there = {"licences": ["CC0"]} | json.loads(path.read_text())["settings"]  # there was no choice once
+    there = {"licences": ["CC0"]} | manifest["settings"]  # there was no choice once
     now = json.loads(json.dumps(asdict(settings)))
     changed = [k for k in now if k not in ("count", "furniture") and there.get(k) != now[k]]
     if changed:

@@ -13,17 +13,18 @@ A file gets its name when it is complete, the depth's before the colour's, so a 
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
 from d2a2_core.data.scenes.shapes import RGBD
-from d2a2_core.files import replacing
+from d2a2_core.documents import check_schema, read_json
+from d2a2_core.files import replacing, write_png
 from d2a2_core.images import read_image
 
 BLOCK = 8  # scenes that share a room; a block is what a worker makes at a time
@@ -31,12 +32,48 @@ _HELD_OUT = (4, 10)  # of ten blocks the fifth is for validation: whole rooms, a
 _LEVELS = 65535
 
 
+_MANIFEST = {
+    "type": "object",
+    "required": ["settings"],
+    "properties": {
+        "settings": {
+            "type": "object",
+            "required": ["count"],
+            "properties": {"count": {"type": "integer", "minimum": 1, "maximum": 10**7}},
+        },
+        "models": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["name", "creator", "licence"],
+                "properties": {key: {"type": "string"} for key in ("name", "creator", "licence")},
+            },
+        },
+    },
+}
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any] | None:
+    """A folder's manifest.json, or None where there is none.
+
+    Raises:
+        ValueError: `d2a2 generate` did not write it, or it is damaged.
+    """
+    path = Path(folder) / "manifest.json"
+    if not path.exists():
+        return None
+    manifest = read_json(path)
+    check_schema(manifest, _MANIFEST, f"{path} is not as `d2a2 generate` writes it")
+    return manifest
+
+
 def color_path(folder: Path, number: int) -> Path:
     """Where the colour of a scene lies; its depth is beside it."""
     return Path(folder) / f"{number:06d}.color.png"
 
 
-def _depth_path(folder: Path, number: int) -> Path:
+def depth_path(folder: Path, number: int) -> Path:
+    """Where the depth of a scene lies."""
     return Path(folder) / f"{number:06d}.depth.png"
 
 
@@ -49,7 +86,7 @@ def write_scene(folder: Path, number: int, scene: RGBD) -> None:
     info.add_text("step_m", repr(step))
     values = np.round((scene.depth.astype(np.float64) - lo) / step).astype(np.uint16)
     for path, image, options in (
-        (_depth_path(folder, number), values, {"pnginfo": info}),
+        (depth_path(folder, number), values, {"pnginfo": info}),
         (color_path(folder, number), scene.color, {}),
     ):
         with replacing(path) as partial:
@@ -62,11 +99,12 @@ def read_scene(folder: Path, number: int) -> RGBD:
     Raises:
         ValueError: the depth file was not written by :func:`write_scene`.
     """
-    path = _depth_path(folder, number)
+    path = depth_path(folder, number)
     image = read_image(path)
-    if "step_m" not in image.info:
+    text = getattr(image, "text", {})
+    if not {"offset_m", "step_m"} <= set(text):
         raise ValueError(f"{path}: expected a depth PNG with offset_m and step_m, as `d2a2 generate` writes it")
-    lo, step = float(image.info["offset_m"]), float(image.info["step_m"])
+    lo, step = float(text["offset_m"]), float(text["step_m"])
     depth = (np.asarray(image, np.float64) * step + lo).astype(np.float32)
     return RGBD(np.asarray(read_image(color_path(folder, number)).convert("RGB")), depth)
 
@@ -81,16 +119,17 @@ class GeneratedPairs(Sequence):
 
     Raises:
         FileNotFoundError: no manifest, or no scene of the split.
+        ValueError: the manifest is not one.
     """
 
     def __init__(self, folder: str | Path, split: str = "all", cache: int = 16) -> None:
         self.folder = Path(folder)
-        path = self.folder / "manifest.json"
-        if not path.exists():
+        manifest = read_manifest(folder)
+        if manifest is None:
             raise FileNotFoundError(
                 f"expected a folder made by `d2a2 generate` at {folder}, found no manifest.json in it"
             )
-        count = json.loads(path.read_text())["settings"]["count"]
+        count = int(manifest["settings"]["count"])
         there = [n for n in range(count) if color_path(self.folder, n).exists()]
         self.numbers = _split(there, split)
         if not self.numbers:
@@ -148,4 +187,4 @@ def write_preview(folder: str | Path, path: str | Path, columns: int = 4, rows: 
         tiles.append(np.vstack([np.asarray(image) for image in both]))
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     sheet = np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)])
-    Image.fromarray(sheet).save(path)
+    write_png(path, sheet)

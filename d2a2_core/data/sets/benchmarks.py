@@ -19,6 +19,8 @@ A colour and a depth file belong together when their names agree without a role 
 from __future__ import annotations
 
 import re
+import tokenize
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from d2a2_core.data.sets import nyu
+from d2a2_core.files import files_below
 from d2a2_core.images import read_image
 
 # Validation part of NYUv2's first 1000 pairs: 10 of the 50 blocks of 20 consecutive pairs, drawn once with
@@ -34,6 +37,8 @@ NYU_VALIDATION_BLOCKS = (2, 3, 4, 18, 20, 23, 24, 26, 34, 36)
 # Pinhole (fx, fy, cx, cy) in pixels of the 640x480 colour camera, from NYUv2's own toolbox (camera_params.m).
 NYU_INTRINSICS = (518.857901, 519.469611, 325.582449, 253.736166)
 
+# What numpy.load raises: it takes a header for Python, and a file that begins like an archive for one.
+_DAMAGED_NPY = (ValueError, EOFError, OSError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile)
 _ROLE = re.compile(r"[_-]?(ou?t?put)?[_-]?(colou?r|rgb|depth|hr_gt|lr_fill_depth|gt|lr)$", re.IGNORECASE)
 
 
@@ -157,6 +162,8 @@ def open_dataset(name: str, root: str | Path, split: str = "test") -> BenchmarkS
     else:
         folder, pairs = _folder_pairs(name, root)
     if name == "nyuv2":
+        if strange := [pair.name for pair in pairs if not pair.name.isdecimal()]:
+            raise ValueError(f"{folder}: expected pairs named by their number, as 0.jpg and 0.npy, found {strange[:5]}")
         pairs = [pair for pair in pairs if nyu_split(int(pair.name)) == split]
     if not pairs:
         raise FileNotFoundError(f"no pair of the {split} split of {name} found in {folder}. {_layout_hint(name)}")
@@ -195,7 +202,13 @@ def read_depth(path: Path, unit: str) -> np.ndarray:
 
 
 def _read_npy(path: Path) -> np.ndarray:
-    depth = np.load(path)
+    try:
+        # Mapped, so that a header cannot ask for more memory than the file has bytes.
+        depth = np.load(path, mmap_mode="r")
+    except _DAMAGED_NPY as error:
+        raise ValueError(f"{path} cannot be read as a .npy file: {error}") from error
+    if not isinstance(depth, np.ndarray) or depth.ndim != 2 or not depth.size:
+        raise ValueError(f"{path}: expected a depth map (H, W), got {getattr(depth, 'shape', 'an archive of arrays')}")
     if depth.dtype.kind != "f":
         raise ValueError(f"{path}: expected floating-point metres, got {depth.dtype} (millimetres? divide by 1000)")
     if np.nanmax(depth) > 100:
@@ -237,13 +250,18 @@ def _folder_pairs(name: str, root: Path) -> tuple[Path, list[Pair]]:
 
 def _find_folder(name: str, root: Path) -> Path:
     wanted = SPECS[name].folder
-    below = [path for path in sorted(root.glob("*/")) if path.name.lower() == wanted.lower()]
+    below = [path for path in sorted(root.iterdir()) if path.name.lower() == wanted.lower()] if root.is_dir() else []
     # `root` may be the set's folder under another name, but not the folder of another known set.
     others = {spec.folder.lower() for spec in SPECS.values()} - {wanted.lower()}
     for folder in [*below, root]:
-        if (folder / "RGB").is_dir() and (folder / "Depth").is_dir() and folder.name.lower() not in others:
+        if (folder / "RGB").is_dir() and (folder / "Depth").is_dir() and _own_name(folder, wanted) not in others:
             return folder
     raise FileNotFoundError(f"found no {name} in {root}. {_layout_hint(name)}")
+
+
+def _own_name(folder: Path, wanted: str) -> str:
+    """A folder's name in lower case; behind a link of another name than ``wanted``, that of the folder itself."""
+    return (folder if folder.name.lower() == wanted.lower() else folder.resolve()).name.lower()
 
 
 def _layout_hint(name: str) -> str:
@@ -257,7 +275,7 @@ def _layout_hint(name: str) -> str:
 def _real_pairs(root: Path, split: str) -> list[Pair]:
     """Pairs of RGB-D-D with a measured LR, anywhere below ``root``."""
     roles: dict[str, list[Path]] = {"RGB": [], "Depth": [], "LR": []}
-    for path in sorted(root.rglob("*")):
+    for path in files_below(root):
         role = _real_role(path)
         folders = [part.lower() for part in path.relative_to(root).parts[:-1]]
         is_train = any(part == "train" or part.endswith("_train") for part in [root.name.lower(), *folders])

@@ -7,6 +7,7 @@ numbered from 0 as in the file; 0..999 train, 1000..1448 test. Needs the optiona
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,11 @@ def open_mat(path: str | Path) -> Any:
         file = h5py.File(path, "r")
     except OSError as error:
         raise ValueError(f"{path} is no readable HDF5 file (a broken download?): {error}") from error
-    shapes = {key: file[key].shape if key in file else None for key in ("images", "depths")}
+    try:
+        shapes = {key: getattr(file[key], "shape", None) if key in file else None for key in ("images", "depths")}
+    except (KeyError, OSError, RuntimeError) as error:
+        file.close()
+        raise ValueError(f"{path} is damaged: {error}") from error
     images, depths = shapes["images"], shapes["depths"]
     if images is None or depths is None or len(images) != 4 or images[1] != 3 or images[:1] + images[2:] != depths:
         file.close()
@@ -60,7 +65,7 @@ def read_pair(path: str | Path, index: int) -> tuple[np.ndarray, np.ndarray]:
 def prepare_nyu(mat: str | Path, out: str | Path, progress: bool = True) -> int:
     """Writes the .mat as the authors' folders: ``out/NYUv2/RGB/N.jpg`` and ``out/NYUv2/Depth/N.npy`` (float32 metres).
 
-    Pairs already there are skipped, and a file appears only when it is complete: run it again after an interruption.
+    Files already there stay as they are, and a file appears only when it is complete: run it again after an interruption.
 
     Args:
         mat: the official .mat file.
@@ -78,23 +83,28 @@ def prepare_nyu(mat: str | Path, out: str | Path, progress: bool = True) -> int:
         numbers = range(file["depths"].shape[0])
         for index in tqdm(numbers, desc="NYUv2", unit="pair", disable=None if progress else True):
             colour_file, depth_file = base / "RGB" / f"{index}.jpg", base / "Depth" / f"{index}.npy"
-            if colour_file.exists() and depth_file.exists():
+            missing = [path for path in (colour_file, depth_file) if not os.path.lexists(path)]
+            if not missing:
                 continue
             guide, depth = _pair(file, index)
             # High quality, full chroma: the guide's edges are what the network reads.
             jpeg = {"format": "JPEG", "quality": 97, "subsampling": 0}
-            with replacing(colour_file) as partial:
-                Image.fromarray(guide).save(partial, **jpeg)
-            # np.save appends .npy to the name of a path.
-            with replacing(depth_file) as partial, partial.open("wb") as stream:
-                np.save(stream, depth)
+            if colour_file in missing:
+                with replacing(colour_file) as partial:
+                    Image.fromarray(guide).save(partial, **jpeg)
+            if depth_file in missing:
+                # np.save appends .npy to the name of a path.
+                with replacing(depth_file) as partial, partial.open("wb") as stream:
+                    np.save(stream, depth)
             written += 1
     return written
 
 
 def _pair(file: Any, index: int) -> tuple[np.ndarray, np.ndarray]:
-    guide = np.ascontiguousarray(file["images"][index].transpose(2, 1, 0))
-    depth = np.ascontiguousarray(file["depths"][index].T, dtype=np.float32)
-    if guide.dtype != np.uint8:
-        raise ValueError(f"expected 'images' of uint8, got {guide.dtype}")
-    return guide, depth
+    images, depths = file["images"], file["depths"]
+    if images.dtype != np.uint8 or depths.dtype.kind != "f":
+        raise ValueError(f"expected 'images' of uint8 and 'depths' of floats, got {images.dtype} and {depths.dtype}")
+    return (
+        np.ascontiguousarray(images[index].transpose(2, 1, 0)),
+        np.ascontiguousarray(depths[index].T, dtype=np.float32),
+    )

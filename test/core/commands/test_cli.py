@@ -70,9 +70,17 @@ def test_offset_of_a_recording(tmp_path, repo, capsys, moved, expected):
 def test_upsample_takes_an_offset_out(tmp_path, tiny):
     Image.fromarray(np.full((32, 48, 3), 90, np.uint8)).save(tmp_path / "a.color.png")
     Image.fromarray(np.full((8, 12), 2000, np.uint16)).save(tmp_path / "a.depth.png")
-    arguments = ["upsample", tmp_path / "a.color.png", tmp_path / "a.depth.png", "--out", tmp_path, "--weights", tiny]
+    arguments = [
+        "upsample",
+        tmp_path / "a.color.png",
+        tmp_path / "a.depth.png",
+        "--out",
+        tmp_path / "out",
+        "--weights",
+        tiny,
+    ]
     assert main([str(a) for a in [*arguments, "--color-offset", 3, -2]]) == 0
-    provenance = np.asarray(Image.open(tmp_path / "a.provenance.png"))
+    provenance = np.asarray(Image.open(tmp_path / "out" / "a.provenance.png"))
     assert (provenance[:-2, 3:] == 1).all()
     assert (provenance[-2:] == 0).all()
     assert (provenance[:, :3] == 0).all()

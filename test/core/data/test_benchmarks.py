@@ -203,3 +203,125 @@ def test_other_files_than_the_labelled_set_are_refused(tmp_path):
         file["depths"] = np.zeros((1, 4, 3))
     with pytest.raises(ValueError, match=r"expected 'images' \(N, 3, W, H\)"):
         nyu.count_pairs(tmp_path / "other.mat")
+
+
+def make_every_set(root: Path) -> None:
+    """One pair of each set, as published, one below the other."""
+    make_lu(root, ["01"])
+    for name, number in (("Middlebury", "a"), ("RGBDD", "2020")):
+        save(root / f"{name}/RGB/{number}_RGB.png", COLOUR)
+        save(root / f"{name}/Depth/{number}_HR_gt.png", LEVELS if name == "Middlebury" else MILLIMETRES)
+    save(root / "NYUv2/RGB/1000.jpg", COLOUR)
+    save(root / "NYUv2/Depth/1000.npy", LEVELS.astype(np.float32) / 10)
+    for role, array in (("RGB.jpg", COLOUR), ("HR_gt.png", MILLIMETRES), ("LR_fill_depth.png", MILLIMETRES[::2, ::2])):
+        save(root / f"models/models_test/7/7_{role}", array)
+
+
+def link_root(real, seen):
+    seen.symlink_to(real, target_is_directory=True)
+
+
+def link_sets(real, seen):
+    seen.mkdir()
+    for folder in real.iterdir():
+        (seen / folder.name).symlink_to(folder, target_is_directory=True)
+
+
+def link_inner_folders(real, seen):
+    for folder in real.glob("*/*"):
+        (seen / folder.parent.name).mkdir(parents=True, exist_ok=True)
+        (seen / folder.parent.name / folder.name).symlink_to(folder, target_is_directory=True)
+
+
+def link_files(real, seen):
+    for path in real.rglob("*.*"):
+        (seen / path.relative_to(real)).parent.mkdir(parents=True, exist_ok=True)
+        (seen / path.relative_to(real)).symlink_to(path)
+
+
+def link_in_a_circle(real, seen):
+    link_sets(real, seen)
+    for place in (seen / "again", real / "back", real / "models" / "models_test" / "up"):
+        place.symlink_to(seen, target_is_directory=True)
+
+
+def link_twice(real, seen):
+    link_sets(real, seen)
+    (seen / "zoo").symlink_to(real / "models", target_is_directory=True)
+
+
+@pytest.mark.parametrize("name", ["lu", "middlebury", "nyuv2", "rgbdd", "rgbdd-real"])
+@pytest.mark.parametrize(
+    "link",
+    [link_root, link_sets, link_inner_folders, link_files, link_in_a_circle, link_twice],
+    ids=lambda f: f.__name__,
+)
+def test_a_set_made_of_symbolic_links_is_the_set(tmp_path, name, link):
+    make_every_set(tmp_path / "real")
+    (tmp_path / "root").mkdir()
+    link(tmp_path / "real", tmp_path / "root" / "seen")
+    expected, linked = open_dataset(name, tmp_path / "real"), open_dataset(name, tmp_path / "root" / "seen")
+    assert [pair.name for pair in linked.pairs] == [pair.name for pair in expected.pairs]
+    assert len(linked) == 1
+    np.testing.assert_array_equal(linked[0].depth, expected[0].depth)
+
+
+def test_a_link_of_another_name_does_not_make_one_set_another(tmp_path):
+    make_every_set(tmp_path / "real")
+    (tmp_path / "data").symlink_to(tmp_path / "real" / "Lu", target_is_directory=True)
+    assert len(open_dataset("lu", tmp_path / "data")) == 1
+    with pytest.raises(FileNotFoundError, match="found no middlebury"):
+        open_dataset("middlebury", tmp_path / "data")
+    (tmp_path / "Middlebury").symlink_to(tmp_path / "real" / "Lu", target_is_directory=True)  # whoever says so
+    assert len(open_dataset("middlebury", tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "cannot be read as a .npy file"),
+        (b"PK\x03\x04 a broken archive", "cannot be read as a .npy file"),
+        (
+            b"\x93NUMPY\x01\x00\x46\x00{'descr': '<f4', 'fortran_order': False, 'shape': (200000, 200000), }  \n",
+            "npy file",
+        ),
+        (b"\x93NUMPY\x01\x00\x06\x00(((((\n", "cannot be read as a .npy file"),
+    ],
+)
+def test_damaged_arrays_are_refused_by_name_without_the_memory_that_they_claim(tmp_path, content, said):
+    make_every_set(tmp_path)
+    (tmp_path / "NYUv2/Depth/1000.npy").write_bytes(content)
+    with pytest.raises(ValueError, match=said) as error:
+        open_dataset("nyuv2", tmp_path)[0]
+    assert "1000.npy" in str(error.value)
+
+
+def test_nyu_pairs_that_are_not_numbered_are_named(tmp_path):
+    make_every_set(tmp_path)
+    for folder, name in (("RGB", "room.jpg"), ("Depth", "room.npy")):
+        (tmp_path / "NYUv2" / folder / name).touch()
+    with pytest.raises(ValueError, match=r"named by their number.*\['room'\]"):
+        open_dataset("nyuv2", tmp_path)
+
+
+@pytest.mark.parametrize("wrong", ["group", "integers", "link"])
+def test_an_hdf5_file_of_other_contents_is_refused(tmp_path, wrong):
+    h5py = pytest.importorskip("h5py", reason="needs h5py")
+    with h5py.File(tmp_path / nyu.MAT_NAME, "w") as file:
+        if wrong == "group":
+            file.create_group("images")
+            file.create_group("depths")
+        elif wrong == "integers":
+            file["images"], file["depths"] = np.zeros((1, 3, 8, 6), np.uint8), np.ones((1, 8, 6), np.int32)
+        else:
+            file["images"], file["depths"] = h5py.ExternalLink("nowhere.h5", "/x"), h5py.SoftLink("/y")
+    with pytest.raises(ValueError, match="expected|damaged"):
+        nyu.read_pair(tmp_path / nyu.MAT_NAME, 0)
+
+
+def test_prepare_nyu_keeps_files_that_are_there(mat, tmp_path):
+    mine = tmp_path / "out/NYUv2/Depth/1.npy"
+    save(mine, np.ones((10, 12), np.float32))
+    before = mine.read_bytes()
+    assert nyu.prepare_nyu(mat, tmp_path / "out") == 3
+    assert mine.read_bytes() == before

@@ -1,16 +1,19 @@
 """Pictures and the HTML report."""
 
+import json
 import re
 import shutil
 import subprocess
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from markupsafe import escape
 
 from d2a2_core.data.sets.benchmarks import Sample
 from d2a2_core.evaluation.baselines import get_method
-from d2a2_core.evaluation.evaluator import evaluate
+from d2a2_core.evaluation.evaluator import evaluate, read_csv, write_csv
 from d2a2_core.evaluation.report import write_report
 from d2a2_core.pictures import INVALID, colorize_depth, contact_sheet, enlarge_nearest, error_map
 
@@ -127,3 +130,134 @@ def test_contact_sheet_places_panels_in_rows():
 def test_enlarged_pixels_stay_pixels():
     picture = np.array([[[0, 0, 0], [9, 9, 9]]], np.uint8)
     assert enlarge_nearest(picture, (2, 4))[..., 0].tolist() == [[0, 0, 9, 9]] * 2
+
+
+class Elements(HTMLParser):
+    """What a browser makes of a page: its elements with their attributes, and the text of scripts."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.found, self.scripts = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_data(self, data):
+        if self.lasttag == "script" and self.scripts:
+            self.scripts[-1] += data
+
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "' onmouseover='alert(1)",
+    '" autofocus onfocus="alert(1)',
+    "</title></style></script><script>alert(1)</script>",
+    "{{ 7 * 7 }}{% include 'report.js' %}",
+    "&lt;script&gt;",
+    "javascript:alert(1)",
+    "<!-- ",
+)
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_no_text_of_a_run_becomes_part_of_the_page(runs, tmp_path, hostile):
+    plain = Elements(write_report(runs, tmp_path / "plain.html").read_text(encoding="utf-8"))
+    for folder in runs:
+        rows = read_csv(folder / "metrics.csv")
+        for row in rows:
+            row.update({key: hostile for key in ("dataset", "image", "range")}, method=f"{folder.name}{hostile}")
+        write_csv(rows, folder / "metrics.csv")
+        name = hostile.replace("/", "∕")  # a file's name
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        for shot in summary["pictures"]:
+            place = folder / "pictures" / (f"{shot['image'][-2:]}{name}")
+            (folder / "pictures" / shot["image"]).rename(place)
+            shot["image"] = place.name
+        (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    page = write_report(runs, tmp_path / "report.html", title=hostile).read_text(encoding="utf-8")
+    found = Elements(page)
+    assert found.scripts == plain.scripts
+    assert len(found.scripts) == 1
+    assert {tag for tag, _ in found.found} <= {tag for tag, _ in plain.found}
+    assert not [name for _, attributes in found.found for name in attributes if name.startswith("on")]
+    # Fewer, since no row of the paper is for such a set.
+    assert {name for _, a in found.found for name in a} <= {name for _, a in plain.found for name in a}
+    sources = [attributes["src"] for tag, attributes in found.found if tag == "img"]
+    assert len(sources) == 24
+    assert all(source.startswith("data:image/webp;base64,") for source in sources)
+    assert str(escape(hostile)) in page
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"rmse": "<script>alert(1)</script>"}, "rmse"),
+        ({"rmse": "0.5"}, "rmse"),
+        ({"lo": True}, "lo"),
+        ({"hi": 1e300}, "hi"),
+        ({"error_limit": [1]}, "error_limit"),
+        ({"image": 5}, "image"),
+        ({"image": "../../secret"}, "image"),
+        ({"image": "/etc"}, "image"),
+        ({"image": ""}, "image"),
+        ({"image": ".."}, "outside the run's folder"),
+    ],
+    ids=str,
+)
+def test_a_summary_of_other_kinds_of_values_is_refused_by_name(runs, tmp_path, change, said):
+    file = runs[0] / "summary.json"
+    summary = json.loads(file.read_text(encoding="utf-8"))
+    summary["pictures"][0] |= change
+    if change.get("image") == "..":
+        shutil.copytree(runs[0] / "pictures" / "room2", runs[0], dirs_exist_ok=True)
+    file.write_text(json.dumps(summary), encoding="utf-8")
+    with pytest.raises(ValueError, match=re.escape(str(runs[0]))) as error:
+        write_report(runs, tmp_path / "report.html")
+    assert said in str(error.value)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_pictures_that_links_fetch_from_elsewhere_are_refused(runs, tmp_path):
+    secret = tmp_path / "secret"
+    (runs[0] / "pictures" / "room2").rename(secret)
+    (runs[0] / "pictures" / "room2").symlink_to(secret)
+    with pytest.raises(ValueError, match="outside the run's folder"):
+        write_report(runs, tmp_path / "report.html")
+    # A run that is itself behind a link is as good as any.
+    (runs[0] / "pictures" / "room2").unlink()
+    secret.rename(runs[0] / "pictures" / "room2")
+    (tmp_path / "link").symlink_to(runs[0])
+    write_report([tmp_path / "link"], tmp_path / "report.html")
+
+
+def test_what_is_not_a_number_is_null_in_the_summary_and_a_dash_on_the_page(runs, tmp_path):
+    file = runs[0] / "summary.json"
+    summary = json.loads(file.read_text(encoding="utf-8"))
+    summary["pictures"][0] |= {"rmse": None, "lo": None}
+    file.write_text(json.dumps(summary), encoding="utf-8")
+    assert "<b>RMSE –</b>" in write_report(runs, tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text.replace("image,", "picture,", 1), "expected the columns"),
+        (lambda text: text.replace("rmse,", "", 1), "expected the columns"),
+        (lambda text: "", "expected the columns"),
+        (lambda text: "\0" + text, "expected the columns"),
+        (lambda text: text + "nyuv2,x,8\r\n", "line 4: expected 16 values, found 3"),
+        (lambda text: text[: text.rindex(",") + 1] + "fast\r\n", "line 3: expected a number as seconds, found 'fast'"),
+        (lambda text: text.replace("room2,8", "room2,8.5"), "line 3: expected a number as scale, found '8.5'"),
+        (lambda text: text + "a" * 200_000, "line 4: not readable as CSV"),
+    ],
+)
+def test_rows_that_are_not_ours_are_refused_with_file_and_line(runs, change, said):
+    file = runs[0] / "metrics.csv"
+    file.write_text(change(file.read_text()), newline="")
+    with pytest.raises(ValueError, match=re.escape(str(file))) as error:
+        read_csv(file)
+    assert said in str(error.value)
