@@ -107,7 +107,8 @@ class CameraRig:
             except ValueError as error:
                 raise CalibrationError(f"{what}: entry {name}: {error}") from error
         rate = content.get("rate_hz")
-        return cls(*parts.values(), None if rate is None else float(rate))
+        rate = None if rate is None else float(rate)
+        return cls(parts["color"], parts["depth"], parts["depth_to_color"], rate)
 
     @property
     def registered(self) -> bool:
