@@ -251,6 +251,7 @@ class Stream:
             extrinsics,
             *frames,
             depth_topic=self.topics.depth,
+            color_rectified=color_view.rectified,
             depth_rectified=depth_view.rectified,
             color_problem=color_view.problem,
             depth_problem=depth_view.problem,

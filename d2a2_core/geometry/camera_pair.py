@@ -24,7 +24,7 @@ class CameraPair:
         color_frame: frame_id of the colour image.
         depth_frame: frame_id of the depth image; the same one means that depth is in the colour camera's place already.
         depth_topic: Topic of the depth image, whose name may say that depth is registered; empty where there is none.
-        depth_rectified: Whether a lens distortion is known to have been taken out of the depth image.
+        color_rectified, depth_rectified: Whether a lens distortion is known to have been taken out of the image.
         color_problem, depth_problem: Why there is no camera, for people.
 
     Raises:
@@ -39,6 +39,7 @@ class CameraPair:
     color_frame: str = ""
     depth_frame: str = ""
     depth_topic: str = ""
+    color_rectified: bool = False
     depth_rectified: bool = False
     color_problem: str = ""
     depth_problem: str = ""

@@ -111,20 +111,33 @@ def undistort(
     """The inverse of :func:`distort`, by Newton's method with a numeric Jacobian; NaN where there is none."""
     if not model:
         return x, y
-    u, v, h = x.copy(), y.copy(), 1e-6
+    goal_x, goal_y = x.ravel(), y.ravel()
+    u, v = goal_x.copy(), goal_y.copy()
+    active = np.arange(u.size)
     with np.errstate(all="ignore"):  # where there is no inverse the numbers run away; they become NaN below
         for _ in range(iterations):
-            du, dv = distort(u, v, model, coefficients)
-            ex, ey = du - x, dv - y
-            ux, vx = distort(u + h, v, model, coefficients)
-            uy, vy = distort(u, v + h, model, coefficients)
-            a, b, c, d = (ux - du) / h, (uy - du) / h, (vx - dv) / h, (vy - dv) / h
+            off_x, off_y, (a, b, c, d) = _residual(
+                u[active], v[active], goal_x[active], goal_y[active], model, coefficients
+            )
             determinant = a * d - b * c
-            step_u, step_v = (d * ex - b * ey) / determinant, (a * ey - c * ex) / determinant
-            u, v = u - step_u, v - step_v
-            if max(np.abs(step_u).max(), np.abs(step_v).max()) < 1e-10:
+            step_u, step_v = (d * off_x - b * off_y) / determinant, (a * off_y - c * off_x) / determinant
+            u[active] -= step_u
+            v[active] -= step_v
+            active = active[np.maximum(np.abs(step_u), np.abs(step_v)) >= 1e-10]
+            if not active.size:
                 break
-        du, dv = distort(u, v, model, coefficients)
+        off_x, off_y, (a, b, c, d) = _residual(u, v, goal_x, goal_y, model, coefficients)
         # Beyond a fold of the distortion the image is turned over; no lens shows that part.
-        found = (np.hypot(du - x, dv - y) < 1e-6) & (determinant > 0) & (a > 0) & (d > 0)
-    return np.where(found, u, np.nan), np.where(found, v, np.nan)
+        found = (np.hypot(off_x, off_y) < 1e-6) & (a * d - b * c > 0) & (a > 0) & (d > 0)
+    return np.where(found, u, np.nan).reshape(x.shape), np.where(found, v, np.nan).reshape(y.shape)
+
+
+def _residual(
+    u: np.ndarray, v: np.ndarray, x: np.ndarray, y: np.ndarray, model: str, coefficients: tuple[float, ...]
+) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
+    """How far (u, v), distorted, is off (x, y), and the derivatives of x by u and v, then of y by u and v."""
+    h = 1e-6
+    du, dv = distort(u, v, model, coefficients)
+    ux, vx = distort(u + h, v, model, coefficients)
+    uy, vy = distort(u, v + h, model, coefficients)
+    return du - x, dv - y, ((ux - du) / h, (uy - du) / h, (vx - dv) / h, (vy - dv) / h)

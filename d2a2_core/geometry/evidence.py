@@ -80,8 +80,7 @@ def _weigh_same_place(pair: CameraPair, frame: str) -> Verdict:
         )
     if view:
         return Verdict(True, f"depth is registered already: {frame} and intrinsics")
-    # Drivers that register or rectify depth leave its distortion out, or take no notice of the colour camera's.
-    if not depth.distorted and not pair.depth_rectified and _same_view(pair, color.without_distortion()):
+    if _same_but_for_lens(pair):
         return Verdict(
             True, f"depth is registered already: {frame} and intrinsics, though its camera info has no distortion"
         )
@@ -98,7 +97,7 @@ def _weigh_same_place(pair: CameraPair, frame: str) -> Verdict:
 
 def _weigh_places(pair: CameraPair, frames: str) -> Verdict:
     here = f"it is in frame '{pair.depth_frame}', colour in '{pair.color_frame}'"
-    if not _same_view(pair) or (pair.extrinsics and pair.extrinsics.stated):
+    if not (_same_view(pair) or _same_but_for_lens(pair)) or (pair.extrinsics and pair.extrinsics.stated):
         return Verdict(False, here)
     if pair.extrinsics is None:
         why = f"depth is taken as registered: {frames} differ, but the intrinsics are the colour camera's"
@@ -118,7 +117,9 @@ def _against_name(pair: CameraPair) -> list[str]:
     if pair.extrinsics and not pair.extrinsics.is_identity():
         against.append(f"its frame '{pair.depth_frame}' is {_distance(pair.extrinsics)} from '{pair.color_frame}'")
     color, depth = pair.color_camera, pair.depth_camera
-    if color and depth and not (_same_view(pair) or _same_view(pair, color.without_distortion())):
+    # A rectified colour image has other intrinsics than the one that depth was registered to.
+    of_raw_color = depth and depth.distorted and pair.color_rectified
+    if color and depth and not (_same_view(pair) or _same_view(pair, color.without_distortion()) or of_raw_color):
         against.append("its camera info has other intrinsics than the colour camera's")
     return against
 
@@ -128,6 +129,17 @@ def _same_view(pair: CameraPair, color: Camera | None = None) -> bool:
     color = color or pair.color_camera
     height, width = pair.depth.shape
     return bool(color and pair.depth_camera and same_projection(pair.depth_camera, color.resized(width, height)))
+
+
+def _same_but_for_lens(pair: CameraPair) -> bool:
+    """Whether the depth camera is the colour camera, resized, without its distortion.
+
+    Drivers that register depth leave the distortion out of its camera info; if they rectified it, that is another view.
+    """
+    color, depth = pair.color_camera, pair.depth_camera
+    if not color or not depth or depth.distorted or pair.depth_rectified:
+        return False
+    return _same_view(pair, color.without_distortion())
 
 
 def _distance(extrinsics: Extrinsics) -> str:

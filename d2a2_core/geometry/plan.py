@@ -78,25 +78,31 @@ def plan_registration(mode: str, rectify: bool, pair: CameraPair) -> Registratio
         verdict = Verdict(mode == "off", f"registration is {mode} by parameter")
     why = verdict.why if verdict.registered else f"depth is registered here: {verdict.why}"
     if verdict.registered:
-        # Where a person says "off" nothing is guessed, not even that depth lacks the colour image's distortion.
-        route = _same_place(pair, undistort, pair.depth_rectified and mode == "auto")
+        # Where a person says "off" nothing is guessed, not even which of the images lacks the lens distortion.
+        seen = _seen_with(pair) if mode == "auto" else pair.color_camera
+        route = _same_place(pair, seen, undistort)
     else:
         route = _between_cameras(pair, undistort, verdict.why)
     return RegistrationPlan(verdict.registered, route, undistort, why, verdict.assumed, _doubts(verdict, why))
 
 
-def _same_place(pair: CameraPair, undistort: Camera | None, depth_rectified: bool) -> Route | None:
+def _seen_with(pair: CameraPair) -> Camera | None:
+    """Camera of registered depth: the colour camera, with the lens distortion of the image that depth was registered to."""
+    color, depth = pair.color_camera, pair.depth_camera
+    if color and pair.depth_rectified:
+        return color.without_distortion()
+    if depth and depth.distorted and pair.color_rectified:
+        return depth
+    return color
+
+
+def _same_place(pair: CameraPair, seen: Camera | None, undistort: Camera | None) -> Route | None:
     """For depth in the colour camera's place: nothing, unless one of the two images has the lens distortion and one has not."""
-    color = pair.color_camera
-    if color is None or not color.distorted or depth_rectified == (undistort is not None):
+    color = pair.color_camera if undistort is None else undistort.without_distortion()
+    if seen is None or color is None or seen.distorted == color.distorted:
         return None
     height, width = pair.depth.shape
-    seen, wanted = color.resized(width, height), color
-    if depth_rectified:
-        seen = seen.without_distortion()
-    else:
-        wanted = wanted.without_distortion()
-    return Route(seen, wanted, Extrinsics.identity())
+    return Route(seen.resized(width, height), color, Extrinsics.identity())
 
 
 def _between_cameras(pair: CameraPair, undistort: Camera | None, reason: str) -> Route:

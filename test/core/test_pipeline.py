@@ -173,6 +173,54 @@ def test_depth_larger_than_colour_is_reduced(registered):
     assert np.isnan(result.depth[hole]).all()
 
 
+LENS = replace(COLOR, model="plumb_bob", distortion=(-0.2, 0.05, 0.0, 0.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        {"depth_camera": COLOR, "depth_topic": "/camera/aligned_depth_to_color/image_raw"},
+        {"depth_camera": replace(COLOR, fx=70.0, fy=70.0), "depth_topic": "/depth_to_rgb/image_raw"},
+        {"depth_camera": COLOR, "extrinsics": Extrinsics(np.eye(3), np.array([0.05, 0.0, 0.0]), stated=False)},
+        {"color_camera": LENS, "depth_camera": COLOR, "depth_frame": "c", "extrinsics": None},
+    ],
+)
+@pytest.mark.parametrize("geometry", ["raw", "rectified"])
+def test_registered_depth_stays_where_it_is(known, geometry):
+    """An edge in depth that a driver registered, with a frame, an info or a distortion of its own: as with registration "off"."""
+    depth = np.full((64, 96), 2.0, np.float32)
+    depth[:, 40:] = 1.0
+    pair = CameraPair(gray(), depth, COLOR, None, Extrinsics(np.eye(3), np.array([0.05, 0.0, 0.0])), "c", "d")
+    pair = replace(pair, **known)
+    result, off = (make(registration=r, output_geometry=geometry).process(pair) for r in ("auto", "off"))
+    np.testing.assert_array_equal(result.depth, off.depth)
+    if geometry == "raw":
+        assert abs(np.diff(result.depth[32]).argmin() - 39) <= 2
+    assert ("registration_evidence" in dict(result.doubts)) == (pair.depth_frame == "d")
+
+
+def test_calibrations_out_of_all_bounds_are_refused_or_used_but_never_anything_else():
+    rng = np.random.default_rng(0)
+    odd = [0.0, -1.0, 1e-300, 1e-9, 0.5, 3.04, 1e4, 1e6, 1e9, 1e300, np.nan, np.inf, -np.inf]
+    refused = 0
+    for _ in range(150):
+        numbers = np.array([80.0, 80.0, 47.5, 31.5, 22.0, 22.0, 14.5, 11.5, 0.05, 0.0, 0.0, -0.2, 0.05])
+        chosen = rng.choice(len(numbers), rng.integers(1, 3), replace=False)
+        numbers[chosen] = (
+            rng.choice(odd, len(chosen)) if rng.random() < 0.7 else numbers[chosen] * 10 ** rng.normal(0, 2)
+        )
+        try:
+            color = Camera(96, 64, *numbers[:4], "plumb_bob", tuple(numbers[11:]))
+            move = Extrinsics(np.eye(3), numbers[8:11])
+            pair = CameraPair(
+                gray(), np.ones((24, 30), np.float32), color, Camera(30, 24, *numbers[4:8]), move, "c", "d"
+            )
+            FrontEnd((4, 8, 16)).prepare(pair, PipelineSettings())
+        except ValueError:
+            refused += 1
+    assert 40 < refused < 145
+
+
 def test_a_focal_length_that_spreads_a_measurement_over_hundreds_of_pixels_is_refused():
     tiny = Camera(64, 48, 3.04, 3.04, 31.5, 23.5)
     color = Camera(1280, 720, 600.0, 600.0, 640.0, 360.0)

@@ -36,7 +36,7 @@ class StubEngine:
         return SimpleNamespace(
             depth=out, provenance=np.full(out.shape, 1, np.uint8), sigma=out * np.float32(0.01), color=color,
             camera=pair.color_camera, registration="depth is taken as registered: a stub said so", offset=(0, 0),
-            assumed_registered=True,
+            assumed_registered=True, doubts=(),
         )  # fmt: skip
 
     def state(self):

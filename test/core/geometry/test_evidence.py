@@ -60,7 +60,11 @@ SAME = ("color", "color")
         ({"color": LENS, "depth": COLOR, "frames": SAME}, True, "no distortion", ""),
         ({"color": LENS, "depth": COLOR, "tf": np.zeros(3)}, True, "no distortion", ""),
         ({"color": LENS, "depth": COLOR, "frames": SAME, "depth_rectified": True}, False, "other intrinsics", ""),
-        ({"color": LENS, "depth": COLOR, "tf": BESIDE}, False, "it is in frame 'depth'", ""),
+        ({"color": LENS, "depth": COLOR, "tf": BESIDE}, True, "although TF puts", "registration_evidence"),
+        ({"color": LENS, "depth": COLOR, "tf": BESIDE, "depth_rectified": True}, False, "it is in frame 'depth'", ""),
+        ({"color": LENS, "depth": COLOR}, True, "intrinsics are the colour camera's", "assumed_registered"),
+        ({"color": COLOR, "depth": LENS, "frames": SAME}, False, "other intrinsics", ""),
+        ({"color": RAW.resized(128, 96), "depth": LENS, "topic": NAMED}, True, "although", "registration_evidence"),
         ({"depth": replace(COLOR, width=32, height=24), "frames": SAME}, True, "repeats", "assumed_registered"),
         # In the same frame nothing else can be known.
         ({"color": None, "depth": None, "frames": SAME}, True, "no usable camera info", "assumed_registered"),
@@ -90,7 +94,7 @@ def test_the_order_of_the_evidence(case, registered, why, doubt):
         ({"depth": None, "mode": "on", "frames": SAME}, "no_depth_camera", "on by parameter"),
         ({"depth": RAW}, "no_extrinsics", "transform from 'depth' to 'color' is not known"),
         ({"depth": RAW, "frames": ("color", "")}, "no_extrinsics", "--calibration"),
-        ({"color": LENS, "depth": COLOR}, "no_extrinsics", "'extrinsics'"),
+        ({"color": COLOR, "depth": LENS}, "no_extrinsics", "'extrinsics'"),
     ],
 )
 def test_depth_of_another_place_is_not_taken_as_registered(case, code, said):
@@ -111,6 +115,17 @@ def test_registered_depth_is_seen_with_the_lens_of_the_colour_image_unless_it_wa
     route = plan(color=LENS, topic=NAMED, rectify=rectify, depth_rectified=rectified).route
     assert (route and route.source, route and route.target) == (source, target)
     assert route is None or route.extrinsics.is_identity()
+
+
+@pytest.mark.parametrize("rectify", [False, True])
+def test_depth_registered_to_a_raw_colour_image_is_brought_to_the_rectified_one(rectify):
+    """The colour image came rectified, by P; the depth camera's info repeats the raw one's."""
+    rectified = Camera(128, 96, 104.0, 105.0, 62.0, 48.0)
+    result = plan(color=rectified, depth=LENS, topic=NAMED, frames=SAME, color_rectified=True, rectify=rectify)
+    assert (result.route.source, result.route.target) == (LENS, rectified)
+    assert not result.doubts
+    off = plan(color=rectified, depth=LENS, topic=NAMED, frames=SAME, color_rectified=True, mode="off")
+    assert off.route is None
 
 
 @pytest.mark.parametrize(
