@@ -30,7 +30,9 @@ MOST_DEPTH_PIXELS = 16_000_000
 #: Bytes of the largest file: MOST_COLOR_PIXELS of RGBA with 16 bits each, which no compression made smaller.
 _MOST_BYTES = 8 * MOST_COLOR_PIXELS
 #: A progressive JPEG has some ten scans. Each costs a pass over the whole image, however few bytes it has.
-_MOST_SCANS = 32
+_MOST_SCANS = 24
+#: Pixels that are brought to RGB at a time: Pillow needs three times the image for it.
+_STRIP = 1 << 20
 _PLUGINS: tuple[tuple[bytes, type[ImageFile]], ...] = (
     (b"\xff\xd8\xff", JpegImageFile),
     (b"\x89PNG\r\n\x1a\n", PngImageFile),
@@ -145,7 +147,7 @@ def color_pixels(image: Image.Image) -> np.ndarray:
         ImageError: It is damaged.
     """
     with _pillow():
-        return grey_16(image) if is_grey_16(image) else np.asarray(image.convert("RGB"))
+        return grey_16(image) if is_grey_16(image) else _rgb(image)
 
 
 def grey_range(counts: np.ndarray) -> tuple[float, float]:
@@ -167,6 +169,17 @@ def sampled(counts: np.ndarray) -> np.ndarray:
     """Some 20,000 to 80,000 pixels of (H, W), every n-th row and column; enough for quantiles."""
     step = max(int((counts.size / 20_000) ** 0.5), 1)
     return counts[::step, ::step]
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    """RGB uint8 (H, W, 3), strip by strip."""
+    width, height = image.size
+    out = np.empty((height, width, 3), np.uint8)
+    rows = max(_STRIP // width, 1)
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(top + rows, height)))
+        out[top : top + rows] = np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
+    return out
 
 
 def is_grey_16(image: Image.Image) -> bool:

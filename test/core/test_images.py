@@ -167,8 +167,11 @@ def test_a_second_header_does_not_get_around_the_limit(monkeypatch):
 
 
 def test_eight_k_is_read():
-    image = decode_image(saved(Image.new("1", (8192, 4320)), "PNG"))
-    assert image.size == (8192, 4320)
+    pixels = np.zeros((4320, 8192), bool)
+    pixels[::7, ::5] = True
+    out = pixels_of(saved(Image.fromarray(pixels), "PNG"))
+    assert out.shape == (4320, 8192, 3)
+    np.testing.assert_array_equal(out[..., 1] > 0, pixels)
 
 
 def with_scans(count):
@@ -179,9 +182,9 @@ def with_scans(count):
 
 
 def test_a_jpeg_of_endless_scans_is_refused():
-    assert pixels_of(with_scans(32)).shape == RGB.shape
-    with pytest.raises(ImageError, match="JPEG of 33 scans") as caught:
-        open_image(with_scans(33))
+    assert pixels_of(with_scans(24)).shape == RGB.shape
+    with pytest.raises(ImageError, match="JPEG of 25 scans") as caught:
+        open_image(with_scans(25))
     assert caught.value.code == "too_large"
 
 
@@ -235,13 +238,13 @@ def test_pillow_is_never_asked_to_choose_a_format(repo):
     ],
     ids=lambda error: type(error).__name__,
 )  # fmt: skip
-@pytest.mark.parametrize("place", ["_open", "load", "convert"])
+@pytest.mark.parametrize("place", ["_open", "load", "crop"])
 def test_whatever_pillow_raises_is_one_error(error, place, monkeypatch):
     def fail(*_, **__):
         raise error
 
     data = saved(Image.fromarray(RGB), "PNG")
-    monkeypatch.setattr(images.PngImageFile, place, fail)
+    monkeypatch.setattr(images.PngImageFile, place, fail, raising=False)
     with pytest.raises(ImageError, match="is damaged") as caught:
         pixels_of(data)
     assert caught.value.code == "damaged"
