@@ -193,6 +193,44 @@ def test_what_lies_behind_a_jpeg_is_no_scan_of_it():
     assert pixels_of(saved(Image.fromarray(RGB), "JPEG") + b"\xff\xda\0\2" * 100).shape == RGB.shape
 
 
+SEGMENTS = {
+    "exif": b"\xff\xe1\0\x09Exif\0\0x", "comment": b"\xff\xfe\0\2", "table": b"\xff\xdb\0\2", "fill": b"\xff",
+    "restart": b"\xff\xd0", "end": b"\xff\xd9", "junk": b"\xff\xf0junk", "zeros": b"\xff\0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("part", SEGMENTS)
+def test_a_jpeg_of_endless_parts_is_refused_before_pillow_reads_them(part, monkeypatch):
+    data = saved(Image.fromarray(RGB), "JPEG")
+    few, many = (data[:2] + SEGMENTS[part] * count + data[2:] for count in (50, 100_000))
+    assert open_image(few).size == (9, 6)
+    monkeypatch.setattr(images.JpegImageFile, "_open", None)
+    with pytest.raises(ImageError, match="made of more than"):
+        open_image(many)
+
+
+@pytest.mark.parametrize("kind", [b"tEXt", b"iTXt", b"IDAT", b"junk", b"PLTE"])
+@pytest.mark.parametrize("place", [b"IDAT", b"IEND"])
+def test_a_png_of_endless_parts_is_refused_before_pillow_reads_them(kind, place, monkeypatch):
+    data = saved(Image.fromarray(RGB), "PNG")
+    at = data.index(place) - 4
+    monkeypatch.setattr(images.PngImageFile, "_open", None)
+    with pytest.raises(ImageError, match="made of more than"):
+        open_image(data[:at] + chunk(kind, b"") * 5000 + data[at:])
+
+
+def test_a_png_in_many_chunks_is_read():
+    """libpng writes 8 kB at a time."""
+    noise = np.random.default_rng(0).integers(0, 256, (1000, 3000, 3), dtype=np.uint8)
+    rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in noise), 0)
+    parts = [chunk(b"IDAT", rows[at : at + 8192]) for at in range(0, len(rows), 8192)]
+    whole = png(struct.pack(">IIBBBBB", 3000, 1000, 8, 2, 0, 0, 0), b"")
+    at = whole.index(b"IDAT") - 4
+    data = whole[:at] + b"".join(parts) + chunk(b"IEND", b"")
+    assert len(parts) > 1000
+    np.testing.assert_array_equal(pixels_of(data), noise)
+
+
 def test_a_file_of_endless_bytes_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(images, "_MOST_BYTES", 1000)
     path = tmp_path / "a.png"
