@@ -30,7 +30,9 @@ MOST_DEPTH_PIXELS = 16_000_000
 #: Bytes of the largest file: MOST_COLOR_PIXELS of RGBA with 16 bits each, which no compression made smaller.
 _MOST_BYTES = 8 * MOST_COLOR_PIXELS
 #: A progressive JPEG has some ten scans. Each costs a pass over the whole image, however few bytes it has.
-_MOST_SCANS = 32
+_MOST_SCANS = 24
+#: Pixels that are brought to RGB at a time: Pillow needs three times the image for it.
+_STRIP = 1 << 20
 _PLUGINS: tuple[tuple[bytes, type[ImageFile]], ...] = (
     (b"\xff\xd8\xff", JpegImageFile),
     (b"\x89PNG\r\n\x1a\n", PngImageFile),
@@ -47,6 +49,11 @@ _PILLOW_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, AssertionError, AttributeError,
     RuntimeError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError, Warning,
 )  # fmt: skip
+#: Segments of a JPEG before its pixels, or chunks of a PNG, beside those of 1 kB and more: Pillow reads them one by one, in
+#: Python, so that a few megabytes of empty ones would take seconds.
+_MOST_PARTS = 1000
+# Markers before a JPEG's pixels that Pillow takes a length for; it goes through what is between them byte by byte.
+_JPEG_SEGMENT = re.compile(rb"\xff[\xc0-\xc7\xc9-\xcf\xda-\xef\xfe]")
 # Markers within a JPEG that neither are stuffing (00), fill bytes or restarts, nor stand alone.
 _JPEG_MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
@@ -74,6 +81,7 @@ def open_image(data: bytes, most_pixels: int = MOST_COLOR_PIXELS) -> ImageFile:
     plugin = next((plugin for start, plugin in _PLUGINS if data.startswith(start)), None)
     if plugin is None:
         raise ImageError("format", "is neither JPEG nor PNG, or its start is damaged")
+    _check_parts(_jpeg_parts(data) if plugin is JpegImageFile else _png_parts(data), len(data))
     with _pillow():
         image = plugin(io.BytesIO(data))
     check_size((image.height, image.width), most_pixels)
@@ -145,7 +153,7 @@ def color_pixels(image: Image.Image) -> np.ndarray:
         ImageError: It is damaged.
     """
     with _pillow():
-        return grey_16(image) if is_grey_16(image) else np.asarray(image.convert("RGB"))
+        return grey_16(image) if is_grey_16(image) else _rgb(image)
 
 
 def grey_range(counts: np.ndarray) -> tuple[float, float]:
@@ -169,6 +177,17 @@ def sampled(counts: np.ndarray) -> np.ndarray:
     return counts[::step, ::step]
 
 
+def _rgb(image: Image.Image) -> np.ndarray:
+    """RGB uint8 (H, W, 3), strip by strip."""
+    width, height = image.size
+    out = np.empty((height, width, 3), np.uint8)
+    rows = max(_STRIP // width, 1)
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(top + rows, height)))
+        out[top : top + rows] = np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
+    return out
+
+
 def is_grey_16(image: Image.Image) -> bool:
     """Whether an opened image is a 16-bit grey PNG."""
     return image.mode in _GREY_16
@@ -188,11 +207,44 @@ def _pillow() -> Iterator[None]:
         raise ImageError("damaged", f"is damaged ({str(error)[:200] or type(error).__name__})") from error
 
 
+def _check_parts(parts: Iterator[int], size: int) -> None:
+    """Raises ImageError where there are more parts than make sense in ``size`` bytes; stops counting there."""
+    most, count = _MOST_PARTS + size // 1024, 0
+    for more in parts:
+        count += more
+        if count > most:
+            raise ImageError("damaged", f"is damaged (it is made of more than {most} parts)")
+
+
+def _jpeg_parts(data: bytes) -> Iterator[int]:
+    """Yields for each segment before the pixels 1 and the bytes that lie before it and belong to none."""
+    at = 2
+    while found := _JPEG_SEGMENT.search(data, at):
+        yield 1 + found.start() - at
+        if data[found.end() - 1] == _START_OF_SCAN:
+            return
+        at = found.end() + _length(data, found.end())
+    yield max(len(data) - at, 0)
+
+
+def _png_parts(data: bytes) -> Iterator[int]:
+    """Yields 1 for each chunk."""
+    at = 8
+    while at < len(data):
+        yield 1
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+
+
+def _length(data: bytes, at: int) -> int:
+    """The length of a JPEG's segment, which counts itself."""
+    return max(int.from_bytes(data[at : at + 2], "big"), 2)
+
+
 def _check_scans(data: bytes) -> None:
     """Raises ImageError for a JPEG of more scans than any encoder makes. Data behind its end do not count."""
     at, scans = 2, 0
     while (found := _JPEG_MARKER.search(data, at)) and data[found.end() - 1] != _END_OF_IMAGE:
         scans += data[found.end() - 1] == _START_OF_SCAN
-        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+        at = found.end() + _length(data, found.end())
     if scans > _MOST_SCANS:
         raise ImageError("too_large", f"is a JPEG of {scans} scans; expected at most {_MOST_SCANS}")

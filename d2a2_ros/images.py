@@ -95,21 +95,22 @@ def to_message(image: np.ndarray, encoding: str, header: Header) -> Image:
 
 
 def _through_cv_bridge(msg: Image, desired: str) -> np.ndarray:
+    name = encodings.shown(msg.encoding)
     try:
         from cv_bridge import CvBridge
     except Exception as error:  # its compiled part raises various types under NumPy 2 or OpenCV 5
         raise FrameError(
             "encoding",
-            f"colour encoding {msg.encoding!r} needs cv_bridge, which does not import here ({error}); let the driver "
+            f"colour encoding {name!r} needs cv_bridge, which does not import here ({error}); let the driver "
             f"publish one of {', '.join(COLOR_ENCODINGS)}",
-            msg.encoding,
+            name,
         ) from error
     try:
         return CvBridge().imgmsg_to_cv2(msg, desired)
     except Exception as error:  # CvBridgeError, or whatever OpenCV raises on a damaged buffer
         raise FrameError(
             "encoding",
-            f"colour encoding {msg.encoding!r} cannot be converted to {desired} ({error}); let the driver publish one of "
+            f"colour encoding {name!r} cannot be converted to {desired} ({str(error)[:200]}); let the driver publish one of "
             f"{', '.join(COLOR_ENCODINGS)}",
-            msg.encoding,
+            name,
         ) from error

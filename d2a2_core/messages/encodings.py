@@ -132,7 +132,7 @@ def color_array(msg: Any, convert: Callable[[Any, str], np.ndarray] | None = Non
         if msg.encoding == "mono8":
             return np.broadcast_to(pixels[..., None], (*pixels.shape, 3))
         return pixels[..., 2::-1] if msg.encoding.startswith("bgr") else pixels[..., :3]
-    name = _shown(msg.encoding)
+    name = shown(msg.encoding)
     if msg.encoding in _DEPTH_ALONE:
         raise FrameError(
             "encoding",
@@ -167,7 +167,7 @@ def depth_array(msg: Any, unit: float = 0.0) -> np.ndarray:
     """
     _raw_size(msg, MOST_DEPTH_PIXELS)
     if msg.encoding not in DEPTH_ENCODINGS:
-        name, hint = _shown(msg.encoding), "; are the two topics swapped?" if msg.encoding in COLOR_ENCODINGS else ""
+        name, hint = shown(msg.encoding), "; are the two topics swapped?" if msg.encoding in COLOR_ENCODINGS else ""
         raise FrameError(
             "encoding",
             f"the depth topic carries encoding {name!r}; expected one of {', '.join(DEPTH_ENCODINGS)}{hint}",
@@ -238,7 +238,7 @@ def _source_encoding(format: str) -> str:
     return format.split(";")[0].strip()
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """A name out of a message, as far as people want to see it."""
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -264,7 +264,7 @@ def _raw_size(msg: Any, most_pixels: int) -> tuple[int, int]:
 
 def _opened_color(msg: Any) -> ImageFile:
     if is_compressed_depth(msg.format) or _source_encoding(msg.format) in _DEPTH_ALONE:
-        name = _shown(msg.format)
+        name = shown(msg.format)
         raise FrameError(
             "format", f"the colour topic carries format {name!r}, which is depth; are the two topics swapped?", name
         )
@@ -274,7 +274,7 @@ def _opened_color(msg: Any) -> ImageFile:
 
 def _depth_payload(msg: Any) -> tuple[bytes, tuple[float, float]]:
     """The image within a CompressedImage of depth, and the quantisation parameters of 32FC1."""
-    name, data = _shown(msg.format), bytes(memoryview(msg.data))
+    name, data = shown(msg.format), bytes(memoryview(msg.data))
     if "jpeg" in msg.format.lower() or "jpg" in msg.format.lower():
         raise FrameError(
             "format", f"depth format {name!r} is not supported; expected compressedDepth with PNG or RVL", name
@@ -291,7 +291,7 @@ def _opened_depth(payload: bytes, format: str) -> ImageFile:
     with _told("depth"):
         image = images.open_image(payload, MOST_DEPTH_PIXELS)
     if not images.is_grey_16(image):
-        name = _shown(format)
+        name = shown(format)
         raise FrameError(
             "format",
             f"depth of format {name!r} must be a 16-bit grey PNG, got {image.format} of mode {image.mode}",

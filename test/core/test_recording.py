@@ -1,9 +1,11 @@
 """Folder recordings: the shared ones, made-up ones, and every way a folder can be wrong."""
 
 import json
+import struct
 
 import numpy as np
 import pytest
+from image_messages import png
 from PIL import Image
 
 from d2a2_core.depth.units import to_metres
@@ -108,6 +110,24 @@ def test_colour_of_other_modes_becomes_rgb(tmp_path):
     assert (frame.color == 77).all()
 
 
+def test_16_bit_grey_is_a_guide_of_8_bits(tmp_path):
+    write_frame(tmp_path)
+    Image.fromarray(np.linspace(300, 900, 48).astype(np.uint16).reshape(6, 8)).save(tmp_path / "color.png")
+    color = Recording(tmp_path)[0].color
+    assert (color.shape, color.dtype) == ((6, 8, 3), np.uint8)
+    assert len(np.unique(color)) > 40
+    assert (color.min(), color.max()) == (0, 255)
+
+
+def test_colour_is_turned_as_exif_says(tmp_path):
+    write_frame(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
+    Image.fromarray(stored).save(tmp_path / "color.png", exif=exif)
+    np.testing.assert_array_equal(Recording(tmp_path)[0].color[..., 0], np.rot90(stored, -1))
+
+
 def test_cameras(tmp_path):
     write_frame(tmp_path)
     write_calibration(tmp_path, {"color": COLOR})
@@ -202,6 +222,22 @@ def test_damaged_image(tmp_path, which, damage):
         }[damage]
     )
     with pytest.raises(RecordingError, match=rf"{which}\.png cannot be read as an image"):
+        Recording(tmp_path)[0]
+
+
+@pytest.mark.parametrize("which", ["color", "depth"])
+def test_files_that_are_no_jpeg_or_png_are_refused_whatever_their_name(tmp_path, which):
+    write_frame(tmp_path)
+    Image.new("RGB", (8, 6)).save(tmp_path / f"{which}.png", "EPS")
+    with pytest.raises(RecordingError, match=rf"{which}\.png cannot be read as an image: it is neither JPEG nor PNG"):
+        Recording(tmp_path)[0]
+
+
+@pytest.mark.parametrize("which", ["color", "depth"])
+def test_a_claimed_size_is_refused(tmp_path, which):
+    write_frame(tmp_path)
+    (tmp_path / f"{which}.png").write_bytes(png(struct.pack(">IIBBBBB", 65535, 65535, 16, 0, 0, 0, 0), b""))
+    with pytest.raises(RecordingError, match=rf"{which}\.png .* is of 65535x65535 pixels; expected at most"):
         Recording(tmp_path)[0]
 
 

@@ -1,5 +1,6 @@
 """The policy for a stream of pairs, with messages that are plain objects: it needs neither ROS nor a bag."""
 
+import json
 from array import array
 from dataclasses import replace
 from types import SimpleNamespace
@@ -67,6 +68,12 @@ class Engine:
 
     def reset(self):
         self.resets += 1
+
+    def state(self):
+        return {"resets": self.resets}
+
+    def restore(self, state):
+        self.restored = state
 
 
 class Host:
@@ -288,6 +295,58 @@ def test_outputs_are_made_only_where_wanted_and_as_chosen():
     assert np.isnan(points["z"]).all()  # every second column has provenance 0 or 2
 
 
+def test_depth_that_is_not_understood_is_told_and_recovers_by_itself():
+    stream, engine, host = make()
+    for stamp, metres in ((10, 1500.0), (20, 0.0), (30, 1.5)):
+        messages = pair(stamp)
+        messages.depth.pixels = np.full(LR_SIZE, metres, np.float32)
+        stream.process(messages, StreamOptions())
+        if metres != 1.5:
+            assert stream.depth_problem.code == ("depth_limits" if metres else "no_depth_values")
+    assert stream.depth_problem is None
+    assert len(engine.pairs) == 3  # published all the same: nothing may be in view
+    said = [report for report in host.reports if report[0] in ("depth_limits", "no_depth_values")]
+    assert said == [
+        (
+            "depth_limits",
+            "the median of the depth is 1,500 m, above max_depth 20 m: is it in millimetres? Set depth_unit to 0.001; if it "
+            "is right, change max_depth",
+        ),
+        ("no_depth_values", "depth has no valid pixel: all are 0, NaN or infinite"),
+    ]
+
+
+def test_the_unit_goes_to_whoever_reads_depth():
+    stream, _, host = make()
+    units = []
+    host.read_depth = lambda msg, unit: units.append(unit) or msg.pixels
+    for stamp, unit in ((10, 0.0), (20, 0.0001)):
+        stream.process(pair(stamp), StreamOptions(depth_unit=unit))
+    assert units == [0.0, 0.0001]
+
+
+def test_the_state_holds_the_range_of_a_16_bit_guide_and_the_engines():
+    def infrared(stamp, counts):
+        messages = pair(stamp)
+        messages.color.pixels = np.linspace(0, counts, SIZE[0] * SIZE[1]).astype(np.uint16).reshape(SIZE)
+        return messages
+
+    whole, whole_engine, _ = make()
+    before, _, _ = make()
+    after, engine, _ = make()
+    for stream in (whole, before):
+        stream.process(infrared(10, 4000), StreamOptions())
+    after.restore(json.loads(json.dumps(before.state())))
+    assert engine.restored == {"resets": 0}
+    for stream in (whole, after):
+        stream.process(infrared(20, 1000), StreamOptions())
+    np.testing.assert_array_equal(engine.pairs[0].color, whole_engine.pairs[1].color)
+    assert engine.pairs[0].color.max() < 80
+    after.restart()
+    after.process(infrared(20, 1000), StreamOptions())
+    assert engine.pairs[1].color.max() > 240
+
+
 @pytest.mark.parametrize(
     "bad",
     [
@@ -295,6 +354,9 @@ def test_outputs_are_made_only_where_wanted_and_as_chosen():
         {"output_encoding": "8UC1"},
         {"rectified_input": "x"},
         {"cloud_stride": 0},
+        {"depth_unit": -0.001},
+        {"depth_unit": float("nan")},
+        {"depth_unit": 1e9},
         {"points_provenance": "x"},
     ],
 )

@@ -47,6 +47,19 @@ def test_upsample_two_files(tmp_path, tiny):
     np.testing.assert_array_equal(np.unique(provenance[:, 28:]), [0])
 
 
+def test_upsample_takes_a_unit_and_says_which_would_do(tmp_path, tiny, capsys):
+    Image.fromarray(np.full((32, 48, 3), 90, np.uint8)).save(tmp_path / "a.color.png")
+    Image.fromarray(np.full((8, 12), 40_000, np.uint16)).save(tmp_path / "a.depth.png")
+    arguments = ["upsample", tmp_path / "a.color.png", tmp_path / "a.depth.png", "--weights", tiny, "--out"]
+    assert main([str(a) for a in [*arguments, tmp_path / "wrong"]]) == 0
+    assert "is it in tenths of a millimetre? Set depth_unit to 0.0001" in capsys.readouterr().out
+    assert main([str(a) for a in [*arguments, tmp_path / "right", "--depth-unit", 0.0001]]) == 0
+    assert "median" not in capsys.readouterr().out
+    out = np.asarray(Image.open(tmp_path / "right" / "a.depth.png"))
+    assert (abs(out.astype(int) - 4000) <= 80).all()
+    assert main([str(a) for a in [*arguments, tmp_path / "refused", "--depth-unit", -1]]) == 2
+
+
 @pytest.mark.parametrize(
     ("moved", "expected"),
     [

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 pytest.importorskip("rosbags", reason="needs rosbags (pip install rosbags)")
 
@@ -42,3 +43,28 @@ def test_mutated_messages_are_read_or_refused():
         assert "read" in codes
         assert len(codes) > 1
     assert len(kinds) > 25
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["RGB", "CMYK"])
+def test_the_largest_image_takes_less_memory_than_that(tmp_path, mode):
+    """A progressive JPEG is kept whole, as coefficients of all its components, while it is decoded."""
+    path = tmp_path / "large.jpg"
+    Image.new(mode, (6000, 6000), 90).save(path, progressive=True, subsampling=0)
+    program = (
+        "import sys, resource; from d2a2_core import images\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "pixels = images.color_pixels(images.read_image(sys.argv[1]))\n"
+        "print(pixels.shape, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)"
+    )
+    root = str(Path(message_fuzz.__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", program, path],
+        env=os.environ | {"PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    shape, megabytes = done.stdout.rsplit(None, 1)
+    assert shape == "(6000, 6000, 3)"
+    assert int(megabytes) < _MOST_MB
