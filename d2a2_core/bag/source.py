@@ -173,6 +173,10 @@ def _open_file(path: Path, stack: ExitStack) -> McapFile | SqliteFile:
             decompress_file(path, plain)
         except CompressionError as error:
             raise BagError(f"{error}; `zstd -d` may save a part of it") from error
+        except OSError as error:
+            raise BagError(
+                f"{path} cannot be taken apart in {folder} ({error}); set TMPDIR to a folder with room for it"
+            ) from error
         path = plain
     file = McapFile(path) if path.suffix == ".mcap" else SqliteFile(path)
     stack.callback(file.close)

@@ -20,7 +20,8 @@ _ROWS = 4096  # fetched at once
 class SqliteFile:
     """An open .db3 file; the attributes and methods are those of :class:`d2a2_core.bag.mcap_file.McapFile`.
 
-    Messages that a killed recorder left in a write-ahead log beside the file are read with it; neither file is changed.
+    Messages that a killed recorder left in a write-ahead log beside the file are read with it; neither file is changed, but
+    SQLite may leave its index of the log (-shm) there.
 
     Raises:
         BagError: Not a rosbag2 database, damaged, or its write-ahead log cannot be read.
