@@ -135,6 +135,51 @@ def test_mutated_mcap_files_end_in_a_bag_error_or_in_a_bag(tmp_path):
     assert 300 < refused < 2900
 
 
+@pytest.mark.slow
+def test_mutated_databases_end_in_a_bag_error_or_in_a_bag(tmp_path):
+    rng = np.random.default_rng(3)
+    whole = (write_bag(tmp_path / "whole", "sqlite3", frames(2)) / "whole.db3").read_bytes()
+    path, refused = tmp_path / "in.db3", 0
+    for _ in range(2000):
+        data = bytearray(whole)
+        for _ in range(rng.integers(1, 30)):
+            data[rng.integers(0, len(data))] = rng.integers(256)
+        path.write_bytes(data[: rng.integers(1, len(data))] if rng.random() < 0.3 else data)
+        try:
+            with open_bag(path) as bag:
+                for _ in bag.messages():
+                    pass
+        except BagError:
+            refused += 1
+    assert 200 < refused < 1900
+
+
+STRANGE = ["x", None, 1.5, 2**62, -(2**62), b"\xff\x00"]
+
+
+@pytest.mark.parametrize("value", STRANGE, ids=repr)
+@pytest.mark.parametrize("place", ["messages.timestamp", "messages.topic_id", "messages.data", "topics.name", "topics.type",
+                                   "topics.offered_qos_profiles", "topics.serialization_format", "topics.id"])  # fmt: skip
+def test_database_columns_of_other_types(tmp_path, place, value):
+    source = write_bag(tmp_path / "in", "sqlite3", frames(2)) / "in.db3"
+    table, column = place.split(".")
+    with sqlite3.connect(source) as database:
+        text = database.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,)).fetchone()[0]
+        database.execute("PRAGMA writable_schema = 1")
+        loose = text.replace("NOT NULL", "").replace(" TEXT", "").replace(" INTEGER ", " ").replace(" BLOB", "")
+        loose = loose.replace("PRIMARY KEY", "")
+        database.execute("UPDATE sqlite_master SET sql = ? WHERE name = ?", (loose, table))
+    with sqlite3.connect(source) as database:
+        number = database.execute(f"SELECT max(rowid) FROM {table}").fetchone()[0]
+        database.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (value, number))
+    try:
+        summary = upsample_bag(source, tmp_path / "out", StubEngine(), BagOptions())
+    except BagError:
+        assert not (tmp_path / "out").exists()
+    else:
+        assert summary.written >= 1
+
+
 def test_a_few_bytes_that_claim_to_be_gigabytes_are_refused():
     bomb = zstd.compress(bytes(50_000_000))
     assert len(bomb) < 10_000
