@@ -114,8 +114,10 @@ class Recording:
 
         A depth camera that is not listed is the colour camera, resized to the depth image.
         """
-        if which == "color" or (self.rig.color, self.rig.depth) == (None, None):
+        if which == "color":
             return self.rig.color
+        if self.rig.depth is not None or self.rig.color is None:
+            return self.rig.depth
         return self.rig.depth_camera(self[0].depth_mm.shape)
 
     @property

@@ -17,6 +17,17 @@ from d2a2_core.bag.storage import BagError
 ENDINGS = {"mcap": ".mcap", "sqlite3": ".db3"}
 _STORAGES = {ending: storage for storage, ending in ENDINGS.items()}
 _COMPRESSED = ".zstd"
+#: What parsing metadata.yaml, and looking for its entries, may raise.
+_UNREADABLE = (
+    OSError,
+    yaml.YAMLError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+)
 _EXPECTED = "expected a rosbag2 folder, or an .mcap or .db3 file"
 
 
@@ -98,7 +109,7 @@ def _from_metadata(path: Path, found: list[Path]) -> BagLayout:
             key = topic["name"], topic["type"]
             layout.qos[key] = parse_qos(topic.get("offered_qos_profiles"))
             layout.digests[key] = str(topic.get("type_description_hash") or "")
-    except (OSError, yaml.YAMLError, ValueError, OverflowError, KeyError, TypeError, AttributeError) as error:
+    except _UNREADABLE as error:
         if not found:
             raise BagError(f"{path} cannot be read ({error}), and no bag's file lies beside it") from error
         layout.notes.append(

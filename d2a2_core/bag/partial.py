@@ -10,7 +10,6 @@ from typing import Any
 
 from d2a2_core.bag.journal import Journal
 from d2a2_core.bag.storage import BagError
-from d2a2_core.documents import read_json
 from d2a2_core.files import replacing
 
 _MADE_BY = "d2a2 bag"
@@ -54,8 +53,7 @@ class PartialFolder:
         journal = Journal(self.path / _JOURNAL)
         try:
             journal.lock()
-            before = read_json(path)
-            different = _differences(before, job)
+            different = _differences(self._job(), job)
             if different:
                 raise BagError(
                     f"{self.path} holds an interrupted run with other settings ({', '.join(different)}); use the same again, or "
@@ -107,15 +105,18 @@ class PartialFolder:
             foreign.append(self.bag.name)
         if foreign:
             raise BagError(f"{self.path} holds what d2a2 did not write ({', '.join(foreign[:5])}); {advice}")
-        if self._made_by() != _MADE_BY and any(p.name != _UNFINISHED for p in self.path.iterdir()):
+        if self._job().get("made_by") != _MADE_BY and any(p.name != _UNFINISHED for p in self.path.iterdir()):
             raise BagError(f"{self.path} is not of an interrupted run of this version of d2a2; {advice}")
 
-    def _made_by(self) -> Any:
+    def _job(self) -> dict[str, Any]:
+        """The job that the folder holds; empty where it holds none, or something else."""
         try:
-            job = read_json(self.path / _JOB)
-        except (OSError, ValueError):
-            return None
-        return job.get("made_by") if isinstance(job, dict) else None
+            job = json.loads(
+                (self.path / _JOB).read_bytes()
+            )  # settings may be infinite, which JSON proper does not know
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return job if isinstance(job, dict) else {}
 
 
 def _differences(before: dict[str, Any], job: dict[str, Any]) -> list[str]:

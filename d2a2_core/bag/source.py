@@ -133,7 +133,7 @@ class BagSource:
                 *connection.key, connection.definition, connection.digest or self.layout.digests.get(key, ""),
                 self.layout.qos.get(key) or connection.qos, count,
             )  # fmt: skip
-            usable = connection.encoding == CDR and bool(connection.msgtype)
+            usable = connection.encoding == CDR and bool(connection.topic) and bool(connection.msgtype)
             known = self.connections if usable else self.left_out
             index = next((i for i, c in enumerate(known) if c.key == added.key), len(known))
             known[index : index + 1] = [known[index].merged(added) if index < len(known) else added]
@@ -156,7 +156,7 @@ class BagSource:
     def _note_left_out(self) -> None:
         for encoding in sorted({c.encoding for c in self.left_out}):
             kind = [c for c in self.left_out if c.encoding == encoding]
-            what = f"{encoding!r} messages" if encoding != CDR else "messages without a type"
+            what = f"{encoding!r} messages" if encoding != CDR else "messages without a type or a topic"
             self.notes.append(
                 f"left out: {sum(c.count for c in kind)} {what} on {topics_of(kind)}; the new bag holds ROS 2 messages (CDR) only"
             )
@@ -173,6 +173,10 @@ def _open_file(path: Path, stack: ExitStack) -> McapFile | SqliteFile:
             decompress_file(path, plain)
         except CompressionError as error:
             raise BagError(f"{error}; `zstd -d` may save a part of it") from error
+        except OSError as error:
+            raise BagError(
+                f"{path} cannot be taken apart in {folder} ({error}); set TMPDIR to a folder with room for it"
+            ) from error
         path = plain
     file = McapFile(path) if path.suffix == ".mcap" else SqliteFile(path)
     stack.callback(file.close)

@@ -20,7 +20,8 @@ _ROWS = 4096  # fetched at once
 class SqliteFile:
     """An open .db3 file; the attributes and methods are those of :class:`d2a2_core.bag.mcap_file.McapFile`.
 
-    Messages that a killed recorder left in a write-ahead log beside the file are read with it; neither file is changed.
+    Messages that a killed recorder left in a write-ahead log beside the file are read with it; neither file is changed, but
+    SQLite may leave its index of the log (-shm) there.
 
     Raises:
         BagError: Not a rosbag2 database, damaged, or its write-ahead log cannot be read.
@@ -74,7 +75,9 @@ class SqliteFile:
         selected = ", ".join(name if name in columns else "''" for name in wanted)
         definitions = self._read_definitions()
         numbers, self.connections = {}, []
-        for number, topic, msgtype, encoding, qos, digest in self._database.execute(f"SELECT {selected} FROM topics"):
+        for number, *values in self._database.execute(f"SELECT {selected} FROM topics"):
+            # Columns may hold values of any type.
+            topic, msgtype, encoding, qos, digest = (value if isinstance(value, str) else "" for value in values)
             numbers[number] = len(self.connections)
             definition, known = definitions.get(msgtype, ("", ""))
             self.connections.append(
@@ -89,9 +92,11 @@ class SqliteFile:
         rows = self._database.execute(
             "SELECT topic_type, encoding, encoded_message_definition, type_description_hash FROM message_definitions"
         )
-        return {
-            name: (text if encoding in ("ros2msg", "ros2idl") else "", digest) for name, encoding, text, digest in rows
-        }
+        found = {}
+        for name, encoding, text, digest in rows:
+            readable = encoding in ("ros2msg", "ros2idl") and isinstance(text, str)
+            found[name] = text if readable else "", digest if isinstance(digest, str) else ""
+        return found
 
     def _read_index(self, numbers: dict[int, int]) -> None:
         cursor = self._database.execute("SELECT rowid, topic_id, timestamp FROM messages ORDER BY timestamp, rowid")

@@ -7,9 +7,10 @@ others are ignored.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -100,15 +101,12 @@ class CameraRig:
             check_schema(content, _SCHEMA, what)
         except ValueError as error:
             raise CalibrationError(str(error)) from error
-        parts: dict[str, Any] = {}
-        for name, make in (("color", _camera), ("depth", _camera), ("depth_to_color", _extrinsics)):
-            try:
-                parts[name] = make(content[name]) if name in content else None
-            except ValueError as error:
-                raise CalibrationError(f"{what}: entry {name}: {error}") from error
-        rate = content.get("rate_hz")
-        rate = None if rate is None else float(rate)
-        return cls(parts["color"], parts["depth"], parts["depth_to_color"], rate)
+        return cls(
+            _part(content, "color", _camera, what),
+            _part(content, "depth", _camera, what),
+            _part(content, "depth_to_color", _extrinsics, what),
+            float(content["rate_hz"]) if "rate_hz" in content else None,
+        )
 
     @property
     def registered(self) -> bool:
@@ -134,6 +132,17 @@ class CameraRig:
             "color_frame": "color",
             "depth_frame": "color" if self.registered else "depth",
         }
+
+
+_Made = TypeVar("_Made")
+
+
+def _part(content: dict[str, Any], name: str, make: Callable[[dict[str, Any]], _Made], what: str) -> _Made | None:
+    """What an entry means, None where there is none; the errors of cameras and transforms get the place they lack."""
+    try:
+        return make(content[name]) if name in content else None
+    except ValueError as error:
+        raise CalibrationError(f"{what}: entry {name}: {error}") from error
 
 
 def _camera(entry: dict[str, Any]) -> Camera:

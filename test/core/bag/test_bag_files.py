@@ -135,6 +135,51 @@ def test_mutated_mcap_files_end_in_a_bag_error_or_in_a_bag(tmp_path):
     assert 300 < refused < 2900
 
 
+@pytest.mark.slow
+def test_mutated_databases_end_in_a_bag_error_or_in_a_bag(tmp_path):
+    rng = np.random.default_rng(3)
+    whole = (write_bag(tmp_path / "whole", "sqlite3", frames(2)) / "whole.db3").read_bytes()
+    path, refused = tmp_path / "in.db3", 0
+    for _ in range(2000):
+        data = bytearray(whole)
+        for _ in range(rng.integers(1, 30)):
+            data[rng.integers(0, len(data))] = rng.integers(256)
+        path.write_bytes(data[: rng.integers(1, len(data))] if rng.random() < 0.3 else data)
+        try:
+            with open_bag(path) as bag:
+                for _ in bag.messages():
+                    pass
+        except BagError:
+            refused += 1
+    assert 200 < refused < 1900
+
+
+STRANGE = ["x", None, 1.5, 2**62, -(2**62), b"\xff\x00"]
+
+
+@pytest.mark.parametrize("value", STRANGE, ids=repr)
+@pytest.mark.parametrize("place", ["messages.timestamp", "messages.topic_id", "messages.data", "topics.name", "topics.type",
+                                   "topics.offered_qos_profiles", "topics.serialization_format", "topics.id"])  # fmt: skip
+def test_database_columns_of_other_types(tmp_path, place, value):
+    source = write_bag(tmp_path / "in", "sqlite3", frames(2)) / "in.db3"
+    table, column = place.split(".")
+    with sqlite3.connect(source) as database:
+        text = database.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,)).fetchone()[0]
+        database.execute("PRAGMA writable_schema = 1")
+        loose = text.replace("NOT NULL", "").replace(" TEXT", "").replace(" INTEGER ", " ").replace(" BLOB", "")
+        loose = loose.replace("PRIMARY KEY", "")
+        database.execute("UPDATE sqlite_master SET sql = ? WHERE name = ?", (loose, table))
+    with sqlite3.connect(source) as database:
+        number = database.execute(f"SELECT max(rowid) FROM {table}").fetchone()[0]
+        database.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (value, number))
+    try:
+        summary = upsample_bag(source, tmp_path / "out", StubEngine(), BagOptions())
+    except BagError:
+        assert not (tmp_path / "out").exists()
+    else:
+        assert summary.written >= 1
+
+
 def test_a_few_bytes_that_claim_to_be_gigabytes_are_refused():
     bomb = zstd.compress(bytes(50_000_000))
     assert len(bomb) < 10_000
@@ -186,8 +231,9 @@ def test_a_file_that_ros2_took_apart_beside_the_compressed_one_is_not_read_twice
     same_messages(result_of(source, tmp_path / "out")[1], messages)
 
 
+@pytest.mark.parametrize("shared_memory", [True, False])
 @pytest.mark.parametrize("left", ["both", "file"])
-def test_messages_in_a_write_ahead_log_are_read(tmp_path, left):
+def test_messages_in_a_write_ahead_log_are_read(tmp_path, left, shared_memory):
     """As `kill -9` of a recorder leaves it: what it wrote last lies beside the database."""
     messages = list(frames(4))
     whole = write_bag(tmp_path / "whole", "sqlite3", messages)
@@ -207,12 +253,16 @@ os._exit(0)
     subprocess.run([sys.executable, "-c", code], check=True)
     wal = folder / "in.db3-wal"
     assert wal.stat().st_size
+    if not shared_memory:
+        (folder / "in.db3-shm").unlink()
+    names = {p.name for p in folder.iterdir()}
     before = wal.read_bytes(), (folder / "in.db3").read_bytes()
     summary, copied = result_of(folder if left == "both" else folder / "in.db3", tmp_path / "out")
     assert summary.written == 4
     same_messages(copied, messages)
     assert any("was not closed by its recorder" in note for note in summary.notes)
     assert before == (wal.read_bytes(), (folder / "in.db3").read_bytes())
+    assert {p.name for p in folder.iterdir()} == names | {"in.db3-shm"}  # SQLite's index of the log
 
 
 def test_a_write_ahead_log_that_cannot_be_read_says_how_to_mend_it(tmp_path, monkeypatch):
@@ -304,9 +354,21 @@ def test_qos_in_the_metadata_counts_even_where_the_storage_says_something_else(t
     assert {tuple(m[4]) for m in copied if m[0] == COLOR} == {(LATCHED,)}
 
 
-def test_metadata_that_cannot_be_read_is_said_and_done_without(tmp_path):
+@pytest.mark.parametrize(
+    "content",
+    [
+        "rosbag2_bagfile_information: [",
+        "",
+        "[1, 2]",
+        "[" * 20_000,
+        "rosbag2_bagfile_information: {relative_file_paths: [1], message_count: .inf}",
+        "rosbag2_bagfile_information: {relative_file_paths: [in.mcap], message_count: 12, topics_with_message_count: 3}",
+        "\ufffe\udcff",
+    ],
+)
+def test_metadata_that_cannot_be_read_is_said_and_done_without(tmp_path, content):
     source = write_bag(tmp_path / "in", "mcap", frames(3))
-    (source / "metadata.yaml").write_text("rosbag2_bagfile_information: [")
+    (source / "metadata.yaml").write_bytes(content.encode("utf-8", "surrogatepass"))
     summary, _ = result_of(source, tmp_path / "out")
     assert summary.written == 3
     assert "the bag's files are read without it" in summary.notes[0]
@@ -380,6 +442,28 @@ def test_database_messages_without_a_topic_are_left_out_with_a_word(tmp_path):
         database.execute("UPDATE messages SET data = 'text' WHERE id = 4")
     summary, _ = result_of(source, tmp_path / "out")
     assert "left out: 2 messages of which the bag does not say the topic" in summary.notes
+
+
+def test_the_way_for_a_ros_1_bag_leads_there(tmp_path):
+    from rosbags.rosbag1 import Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    store = get_typestore(Stores.ROS1_NOETIC)
+    header, image = store.types["std_msgs/msg/Header"], store.types["sensor_msgs/msg/Image"]
+    with Writer(tmp_path / "old.bag") as writer:
+        for topic, encoding, shape in ((COLOR, "rgb8", (24, 32, 3)), (DEPTH, "16UC1", (6, 8, 2))):
+            connection = writer.add_connection(topic, "sensor_msgs/msg/Image", typestore=store)
+            data = np.full(shape, 5, np.uint8)
+            for i in range(3):
+                time = store.types["builtin_interfaces/msg/Time"](1 + i, 0)
+                message = image(header(i, time, "cam"), *shape[:2], encoding, 0, shape[1] * shape[2], data.ravel())
+                writer.write(connection, (1 + i) * 10**9, store.serialize_ros1(message, "sensor_msgs/msg/Image"))
+    with pytest.raises(BagError) as refused:
+        upsample_bag(tmp_path / "old.bag", tmp_path / "out", StubEngine(), BagOptions())
+    command = str(refused.value).split("`")[1].split()
+    assert command[0] == "rosbags-convert"
+    subprocess.run([sys.executable, "-m", "rosbags.convert", *command[1:]], check=True)
+    assert result_of(tmp_path / "old", tmp_path / "out")[0].written == 3
 
 
 @pytest.mark.parametrize("folder", [True, False])

@@ -98,6 +98,15 @@ def test_what_others_put_there_meanwhile_stays_and_is_said(tmp_path):
     assert (tmp_path / "out.partial" / "notes.txt").read_text() == "mine"
 
 
+def test_infinite_settings_are_the_same_settings(tmp_path):
+    source, job = write_bag(tmp_path / "in", "mcap", frames(2)), {"max_fill_px": float("inf")}
+    engine = StubEngine()
+    engine.process = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        upsample_bag(source, tmp_path / "out", engine, BagOptions(), job)
+    assert upsample_bag(source, tmp_path / "out", StubEngine(), BagOptions(), job).written == 2
+
+
 def test_an_empty_folder_and_a_half_written_job_are_no_obstacle(tmp_path):
     source = write_bag(tmp_path / "in", "mcap", frames(2))
     (tmp_path / "out.partial").mkdir()
