@@ -286,29 +286,24 @@ class UpsampleNode(GuardedNode):
         """An error that nothing foresaw: the pair is lost, the node lives on."""
         # Publishing failed because the node ends.
         if self.context.ok():
-            self._unusable(type(error).__name__, f"{type(error).__name__}: {error}")
+            code, detail = error_cause(error)
+            self._unusable(code, f"{type(error).__name__}: {error}", detail)
 
     def on_callback_error(self, error: Exception) -> None:
         """An error of a callback that nothing foresaw: what it was called for is lost, the node lives on."""
         if self.context.ok():
-            name = type(error).__name__
+            code, detail = error_cause(error)
             self.statistics.count("errors")
-            self.statistics.fault = Problem(name, f"unforeseen error: {name}: {error}")
-            self.report(name, self.statistics.fault.message)
+            self.statistics.fault = Problem(code, f"unforeseen error: {type(error).__name__}: {error}")
+            self.report(code, self.statistics.fault.message, detail)
 
     def _on_timer(self) -> None:
         drift, offset = drift_report(self.pipeline.offsets, self.settings.drift_threshold_px)
         self._look_at_memory()
-        # The first one is on /diagnostics; all are logged. A fault was, when it came.
-        standing = (
-            self._memory.problem() if self._memory else None,
-            self._pairing.late(),
-            self._silence.problem(self.statistics, self._pairing.ahead(), self._worker.busy),
-            self._loss(),
-            drift,
-        )
-        problems = [problem for problem in standing if problem]
-        for problem in problems:
+        late, loss = self._pairing.late(), self._loss()
+        silence = self._silence.problem(self.statistics, self._pairing.ahead(), self._worker.busy)
+        room = self._memory.problem() if self._memory else None
+        for problem in filter(None, (late, silence, loss, drift, room)):
             self.report(problem.code, problem.message)
         state = {
             "weights": self.settings.weights,
@@ -321,9 +316,9 @@ class UpsampleNode(GuardedNode):
         name, now = self.get_fully_qualified_name(), self.get_clock().now()
         figures = state | self._figures | offset | self._pairing.figures()
         depth = self.stream.depth_problem
-        told = depth and Problem(depth.code, depth.message)  # logged with each pair
-        shown = next(iter(problems), self.statistics.fault or told)
-        self._diagnostics_out.publish(diagnostic_array(name, now, self.statistics, figures, shown))
+        empty = depth and Problem(depth.code, depth.message)  # logged with each pair
+        problem = late or silence or loss or drift or self.statistics.fault or empty or room
+        self._diagnostics_out.publish(diagnostic_array(name, now, self.statistics, figures, problem))
 
     def _look_at_memory(self) -> None:
         """Looks at Fast DDS' shared memory every ten seconds; other middleware has its own."""
