@@ -98,7 +98,7 @@ def test_upsample_into_the_recording_itself_is_refused(recording, tiny, monkeypa
     monkeypatch.chdir(recording)
     before = tree(recording)
     for extra in ([], ["--overwrite"]):
-        assert run("upsample", recording, "--out", recording if not out else out, "--weights", tiny, *extra) == 2
+        assert run("upsample", recording, "--out", out or recording, "--weights", tiny, *extra) == 2
     assert tree(recording) == before
     assert "is the recording itself; its depth images would be lost: name another folder" in capsys.readouterr().err
 
@@ -203,7 +203,7 @@ def test_no_command_overwrites_what_it_did_not_write(tmp_path, tiny, monkeypatch
         if case != "prepare-nyu":  # which leaves files that are there as they are
             assert status == 2
             said = capsys.readouterr().err
-            assert "add_outside" == case or place.name in said
+            assert case == "add_outside" or place.name in said
             assert len(said.strip().splitlines()) == 1
         if names:
             place.unlink()
