@@ -238,7 +238,7 @@ def _check(config: TrainConfig) -> None:
     for f in fields(config):
         value, choices, bounds = getattr(config, f.name), f.metadata["choices"], f.metadata["bounds"]
         if choices and value not in choices:
-            raise ValueError(f"setting {f.name!r} must be one of {choices}, got {value!r}")
+            raise ValueError(f"setting {f.name!r} must be one of {choices}, got {shown(value)}")
         if bounds:
             low, high = bounds
             if not low <= value <= (math.inf if high is None else high):

@@ -182,8 +182,8 @@ def outputs(tmp_path, tiny):
 
 
 CASES = [
-    "report", "csv", "evaluate", "to_safetensors", "to_pth", "convert_itself", "export", "calibrate", "plot", "int8", "over_weights",
-    "mix", "prune", "add", "add_outside", "train", "ablate", "generate", "prepare-nyu",
+    "report", "csv", "evaluate", "to_safetensors", "to_pth", "convert_itself", "export", "calibrate", "plot", "int8",
+    "over_weights", "mix", "prune", "add", "add_outside", "train", "ablate", "generate", "prepare-nyu",
 ]  # fmt: skip
 
 
