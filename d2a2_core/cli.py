@@ -28,6 +28,11 @@ COMMANDS = {
 }
 
 
+# What is the fault of a user, a file or the machine, and told in one line: whoever reads a file checks what is in it and raises
+# one of the first two, and libraries report a full disk, a device or memory as the others. All else is ours: a traceback.
+FORESEEN = (ValueError, OSError, RuntimeError, ImportError, MemoryError, yaml.YAMLError)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs one subcommand; returns the exit status: 2 for a user's mistake, with one line that says what to do."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -36,8 +41,11 @@ def main(arguments: list[str] | None = None) -> int:
         return options.run(options) or 0
     except BrokenPipeError:  # whoever read the output has seen enough, as `head` does
         return 0
-    except (ValueError, OSError, RuntimeError, ImportError, yaml.YAMLError) as error:
-        print(f"d2a2 {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
+    except FORESEEN as error:
+        if isinstance(error, ImportError) and (error.name or "").startswith("d2a2_core"):
+            raise
+        said = " ".join(str(error).split()) or type(error).__name__
+        print(f"d2a2 {options.command}: {said}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -1,4 +1,4 @@
-"""JSON from outside, checked before anything is made of it: a mistake is told with its place, and goes no further."""
+"""JSON and YAML from outside, checked before anything is made of it: a mistake is told with its place, and goes no further."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from jsonschema import Draft7Validator
 from jsonschema.exceptions import best_match
 
@@ -34,6 +35,19 @@ def parse_json(text: str | bytes, what: str) -> Any:
 def read_json(path: str | Path) -> Any:
     """The value in a JSON file; raises as :func:`parse_json`, and OSError where it cannot be read."""
     return parse_json(Path(path).read_bytes(), str(path))
+
+
+def read_yaml(path: str | Path) -> Any:
+    """The value in a YAML file, of plain types alone; None where it is empty.
+
+    Raises:
+        ValueError: It is not YAML, not UTF-8, or nested too deeply.
+        OSError: It cannot be read.
+    """
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
 
 
 def check_schema(value: Any, schema: dict[str, Any], what: str) -> None:

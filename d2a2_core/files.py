@@ -96,7 +96,7 @@ def write_png(path: str | Path, pixels: Any) -> None:
 
 
 def files_below(root: str | Path) -> list[Path]:
-    """All files below a folder, also through symbolic links to folders; each folder is visited once, by its own name if it can."""
+    """All files below a folder, also through symbolic links to folders; each folder once, by its own name if it can."""
     found: list[Path] = []
     seen: set[str] = set()
     starts = [Path(root)]

@@ -6,6 +6,7 @@ import argparse
 
 import yaml
 
+from d2a2_core.documents import read_yaml
 from d2a2_core.weights import list_pretrained, read_info, resolve_weights, sha256
 from d2a2_core.weights.mixing import save_mixed
 from d2a2_core.weights.sidecars import SIDECARS, files_of
@@ -25,7 +26,7 @@ def run(o: argparse.Namespace) -> int:
 def _add(o: argparse.Namespace) -> int:
     if not (o.name and o.source and o.card):
         raise ValueError("add needs a name, --source and --card")
-    print(f"written: {add_pretrained(o.source, o.name, yaml.safe_load(o.card.read_text()))}")
+    print(f"written: {add_pretrained(o.source, o.name, read_yaml(o.card))}")
     return 0
 
 

@@ -36,7 +36,7 @@ class JointUpsampling(nn.Module):
             self.embed[2].weight.mul_(0.1)
             nn.init.zeros_(self.colour.weight)
             nn.init.zeros_(self.colour.bias)
-            for head, sigma in enumerate(torch.logspace(-1.0, -0.4, heads).tolist()):
+            for head, sigma in enumerate(torch.logspace(-1.0, -0.4, heads, device="cpu").tolist()):
                 for channel in range(3):
                     self.colour.weight[head * width + channel, channel] = 0.7 / sigma
         self.log_radius = nn.Parameter(torch.full((heads,), -0.35))  # of the Gaussian over distance, in LR pixels

@@ -115,7 +115,9 @@ class D2A2Lite(nn.Module):
         super().__init__()
         if not scales or any(scale not in SCALES for scale in scales):
             raise ValueError(f"scales must be some of {SCALES}, got {tuple(scales)}")
-        if reach < 0 or (reach and not geometric):
+        if len(context) not in (0, 2):
+            raise ValueError(f"context must be two widths, or empty, got {context!r}")
+        if not reach >= 0 or (reach and not geometric):
             raise ValueError(
                 f"reach {reach} bounds the deformable convolutions; leave it out, or set geometric to true"
             )

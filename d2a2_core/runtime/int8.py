@@ -61,8 +61,7 @@ def load_int8(name_or_path: str | Path) -> Int8Ranges | None:
     if content is None:
         return None
     scales, tensors = content.facts["scales"], content.tensors
-    whole = isinstance(scales, list) and all(rows.shape == (len(scales), 2) for rows in tensors.values())
-    if not whole or not all((rows[:, 0] < rows[:, 1]).all() for rows in tensors.values()):
+    if not all((rows[:, 0] < rows[:, 1]).all() for rows in tensors.values()):
         raise WeightsError(
             f"{INT8.path(resolve_weights(name_or_path))} does not hold the ranges for int8; run d2a2 int8 --weights "
             f"{name_or_path}"

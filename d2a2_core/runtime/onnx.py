@@ -28,7 +28,7 @@ class OnnxRuntime(Runtime):
     Raises:
         ImportError: onnxruntime is not installed.
         WeightsError: No such file, or it is damaged.
-        ValueError: The file has other inputs.
+        ValueError: The file has other inputs, or another output.
     """
 
     name = "onnx"
@@ -61,6 +61,15 @@ class OnnxRuntime(Runtime):
             raise ValueError(f"{path}: expected the inputs 'guide' and 'lr', found {self._shapes}")
         if any(len(shape) != 4 for shape in self._shapes.values()):
             raise ValueError(f"{path}: expected inputs with four axes (B, C, H, W), found {self._shapes}")
+        # Only tensors of float32 can be given to it.
+        if wrong := {e.name: e.type for e in self._session.get_inputs() if e.type != "tensor(float)"}:
+            raise ValueError(f"{path}: expected inputs of float32, found {wrong}")
+        outputs = self._session.get_outputs()
+        if not outputs or outputs[0].type != "tensor(float)":
+            raise ValueError(
+                f"{path}: expected the depth in float32 as first output, found {[e.type for e in outputs]}"
+            )
+        self._output = outputs[0].name
         self.takes_trust = "trust" in self._shapes
         self.scales = _fixed_scale(self._shapes["guide"], self._shapes["lr"])
 
@@ -69,6 +78,7 @@ class OnnxRuntime(Runtime):
 
         Raises:
             ValueError: Another size than the file's.
+            RuntimeError: ONNX Runtime cannot compute it, or the result is no depth of the guide's size.
         """
         given = {"guide": guide, "lr": lr}
         if self.takes_trust:
@@ -76,7 +86,14 @@ class OnnxRuntime(Runtime):
         for name, x in given.items():
             self._check(name, tuple(x.shape), f"{guide.shape[-1]}x{guide.shape[-2]}")
         arrays = {name: np.ascontiguousarray(x.float().cpu().numpy()) for name, x in given.items()}
-        return torch.from_numpy(self._session.run(None, arrays)[0]).to(guide.device)
+        try:
+            result = self._session.run([self._output], arrays)[0]
+        except Exception as error:  # see above
+            raise RuntimeError(f"{self.path.name} cannot be computed ({type(error).__name__}: {error})") from error
+        size = (len(guide), 1, *guide.shape[-2:])
+        if not isinstance(result, np.ndarray) or result.dtype != np.float32 or result.shape != size:
+            raise RuntimeError(f"{self.path.name}: expected a result of float32 {size}, got {_kind_of(result)}")
+        return torch.from_numpy(result).to(guide.device)
 
     def _check(self, name: str, shape: tuple[int, ...], size: str) -> None:
         expected = self._shapes[name]
@@ -86,6 +103,10 @@ class OnnxRuntime(Runtime):
                 f"(d2a2 export ... --size {size}). An ensemble of 4 or 8 views turns the image: of a file of fixed size only "
                 "1 or 2, unless it is square"
             )
+
+
+def _kind_of(value: Any) -> str:
+    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
 
 
 def _fixed_scale(guide: tuple[Any, ...], lr: tuple[Any, ...]) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from d2a2_core.files import check_outputs, has_mark, replacing
 from d2a2_core.network.aggregation import ATTENTIONS
 from d2a2_core.network.alignment import DOMAIN_ALIGNMENTS
 from d2a2_core.training.config import TrainConfig
+from d2a2_core.training.curve import read_curve
 from d2a2_core.training.trainer import train
 
 _NO_DDA = {"domain": "none", "geometric": False}
@@ -60,16 +61,20 @@ def run_ablation(table: int, config: TrainConfig, folder: str | Path) -> str:
     if config.model.get("model") != "d2a2":
         raise ValueError(f"ablations are of the model d2a2, got {config.model}")
     folder = Path(folder)
-    head = ("model", "validation RMSE", "bicubic", f"paper, NYUv2 x{config.model['scale']} [cm]")
+    scale = config.model.get("scale", 4)
+    head = ("model", "validation RMSE", "bicubic", f"paper, NYUv2 x{scale} [cm]")
     out = folder / f"table{table}.csv"
     check_outputs([out], lambda path: has_mark(path, ",".join(head[:3]).encode()))
-    scale = config.model["scale"]
     rows = []
     for (name, options), published in zip(ablation_models(table).items(), _PUBLISHED[table], strict=True):
         run = folder / name.replace(" ", "_")
         train(replace(config, model=config.model | options), run)
-        with (run / "curve.csv").open(newline="") as file:
-            best = min((r for r in csv.DictReader(file) if r["val_rmse"]), key=lambda r: float(r["val_rmse"]))
+        validated = [row for row in read_curve(run / "curve.csv") if row.get("val_rmse")]
+        if not validated:
+            raise ValueError(
+                f"{run / 'curve.csv'} has no validation; remove the folder, and start the same command again"
+            )
+        best = min(validated, key=lambda row: float(row["val_rmse"]))
         rows.append((name, best["val_rmse"], best["bicubic_rmse"], published[(4, 8, 16).index(scale)]))
     with replacing(out) as partial, partial.open("w", newline="") as file:
         csv.writer(file).writerows([head, *rows])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from d2a2_core.documents import read_yaml
 from d2a2_core.files import replacing
 
 
@@ -29,6 +31,17 @@ def _setting(
 
 _model, _data, _how = partial(_setting, "model"), partial(_setting, "data"), partial(_setting, "optimisation")
 _machine, _bookkeeping = partial(_setting, "machine"), partial(_setting, "bookkeeping")
+_NAMES = {
+    float: "a number",
+    int: "a whole number",
+    str: "a text",
+    bool: "true or false",
+    dict: "'name: value' entries",
+    tuple: "whole numbers",
+}
+_LARGEST = 10**12
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 200
 _SHARE, _COUNT, _NOT_NEGATIVE = (0, 1), (1, None), (0, None)
 
 
@@ -88,7 +101,7 @@ class TrainConfig:
         "Probability of depth turned into disparity (large is near), as Middlebury's is. Keep it at 0 for real sensors.",
         bounds=_SHARE,
     )
-    seed: int = _data(0, "Seed of the initial weights and of all batches.")
+    seed: int = _data(0, "Seed of the initial weights and of all batches.", bounds=_NOT_NEGATIVE)
 
     batch_size: int = _how(4, "Samples per step, over all processes.", bounds=_COUNT)
     # 800 training pairs / 4 * 500 epochs
@@ -168,13 +181,13 @@ def make_config(
     """A preset, changed by a YAML file, changed by overrides (names of :class:`TrainConfig`'s fields).
 
     Raises:
-        ValueError: unknown preset or setting, or a value of the wrong type; the message names it.
+        ValueError: no YAML, unknown preset or setting, or a value of the wrong type; the message names it.
     """
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}; known are {sorted(PRESETS)}")
     changes = dict(PRESETS[preset])
     if file is not None:
-        loaded = yaml.safe_load(Path(file).read_text()) or {}
+        loaded = read_yaml(file) or {}
         if not isinstance(loaded, dict):
             raise ValueError(f"{file} must hold settings as 'name: value' lines")
         changes |= loaded
@@ -185,7 +198,7 @@ def make_config(
     known = {f.name: getattr(TrainConfig(), f.name) for f in fields(TrainConfig)}
     for name, value in changes.items():
         if name not in known:
-            raise ValueError(f"unknown setting {name!r}; known are {', '.join(known)}")
+            raise ValueError(f"unknown setting {shown(name)}; known are {', '.join(known)}")
         changes[name] = _convert(name, value, known[name])
     config = replace(TrainConfig(), **changes)
     _check(config)
@@ -199,16 +212,24 @@ def save_config(config: TrainConfig, path: str | Path) -> None:
 
 
 def _convert(name: str, value: Any, default: Any) -> Any:
-    if isinstance(default, tuple):
-        return tuple(int(v) for v in (value if isinstance(value, (list, tuple)) else [value]))
-    if isinstance(default, float) and isinstance(value, (int, str)):  # YAML reads 1e-3 as a string
-        try:
-            return float(value)
-        except ValueError:
-            pass
+    try:
+        if isinstance(default, tuple):
+            return tuple(int(v) for v in (value if isinstance(value, (list, tuple)) else [value]))
+        if isinstance(default, float) and isinstance(value, (int, str)) and not isinstance(value, bool):
+            # YAML reads 1e-3 as a string.
+            value = float(value)
+    except (ValueError, TypeError, OverflowError):
+        pass
     if not isinstance(value, type(default)) or (isinstance(value, bool) != isinstance(default, bool)):
-        raise ValueError(f"setting {name!r} must be {type(default).__name__}, got {value!r}")
+        raise ValueError(f"setting {name!r} must be {_NAMES[type(default)]}, got {shown(value)}")
+    if isinstance(value, (int, float)) and not abs(value) <= _LARGEST:  # NaN is neither
+        raise ValueError(f"setting {name!r} must be within {_LARGEST}, got {value}")
     return value
+
+
+def shown(value: Any) -> str:
+    """A value for a message: YAML's references let a short file stand for one of any length."""
+    return _REPR.repr(value)
 
 
 def _check(config: TrainConfig) -> None:
@@ -217,7 +238,7 @@ def _check(config: TrainConfig) -> None:
     for f in fields(config):
         value, choices, bounds = getattr(config, f.name), f.metadata["choices"], f.metadata["bounds"]
         if choices and value not in choices:
-            raise ValueError(f"setting {f.name!r} must be one of {choices}, got {value!r}")
+            raise ValueError(f"setting {f.name!r} must be one of {choices}, got {shown(value)}")
         if bounds:
             low, high = bounds
             if not low <= value <= (math.inf if high is None else high):
@@ -225,8 +246,12 @@ def _check(config: TrainConfig) -> None:
                 raise ValueError(f"setting {f.name!r} must be {wanted}, got {value}")
     model = config.model
     fitting = model.get("scales", SCALES) if model.get("model") == "d2a2-lite" else [model.get("scale", 4)]
-    if not config.scales or not set(config.scales) <= set(fitting):
-        raise ValueError(f"setting 'scales' {list(config.scales)} do not fit the model {model}")
+    if (
+        not isinstance(fitting, (list, tuple))
+        or not config.scales
+        or any(scale not in fitting for scale in config.scales)
+    ):
+        raise ValueError(f"setting 'scales' {list(config.scales)} do not fit the model {shown(model)}")
     if config.measured_share and not config.relative_loss:
         raise ValueError(
             f"setting 'measured_share' {config.measured_share} is a share of relative_loss; set that to true"

@@ -17,6 +17,41 @@ COLUMNS = ("step", "loss", "lr", "seconds", "waited", "val_rmse", "unguided_rmse
 _PICTURES = 4
 
 
+def read_curve(path: Path) -> list[dict[str, str]]:
+    """Rows of a curve, by ``COLUMNS``, as text; what was not measured is empty. Rows that a kill has torn off are left out.
+
+    Raises:
+        ValueError: it is not such a file; the message names the line.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.reader(file)
+        try:
+            head = next(reader, [])
+            if "step" not in head or not set(head) <= set(COLUMNS):
+                raise ValueError(f"{path}: expected the columns {', '.join(COLUMNS)}, found {', '.join(head)!r:.200}")
+            rows = []
+            for values in reader:
+                row = dict(zip(head, values, strict=False))
+                if len(values) < len(head) or not row["step"]:
+                    continue
+                place = f"{path}, line {reader.line_num}"
+                if len(values) > len(head):
+                    raise ValueError(f"{place}: expected {len(head)} values, found {len(values)}")
+                _check_numbers(row, place)
+                rows.append(row)
+            return rows
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}, line {reader.line_num}: not readable as CSV: {error}") from error
+
+
+def _check_numbers(row: dict[str, str], place: str) -> None:
+    for name, value in row.items():
+        try:
+            int(value) if name == "step" else float(value or 0)
+        except ValueError:
+            raise ValueError(f"{place}: expected a number as {name}, found {value!r:.80}") from None
+
+
 class Curve:
     """Appends to a run's curve.
 
@@ -24,15 +59,15 @@ class Curve:
         folder: of the run, which is there.
         step: what the run goes on from; later rows of the file will be written again and are dropped.
         tensorboard: whether to write for TensorBoard too.
+
+    Raises:
+        ValueError: curve.csv is there, but is none; see :func:`read_curve`.
     """
 
     def __init__(self, folder: Path, step: int, tensorboard: bool) -> None:
         self.path = folder / "curve.csv"
         self._board = _summary_writer(folder / "tensorboard", step) if tensorboard else None
-        rows = []
-        if self.path.exists():
-            with self.path.open(newline="") as file:
-                rows = [r for r in csv.DictReader(file) if r["step"] and int(r["step"]) <= step]
+        rows = [row for row in read_curve(self.path) if int(row["step"]) <= step] if self.path.exists() else []
         with replacing(self.path) as partial, partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()

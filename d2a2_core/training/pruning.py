@@ -27,7 +27,9 @@ def save_pruned(target: str | Path, source: str | Path) -> float:
         How far the results differ on generated scenes: root mean square of the difference over that of the error.
 
     Raises:
-        WeightsError: they have none, the results differ by more than a hundredth of the error, or ``target`` (or a head beside it) exists.
+        WeightsError: they have none, the results differ by more than a hundredth of the error, or ``target`` or a head beside it
+            exists.
+            beside it.
     """
     for path in (target, SIGMA.path(target)):
         if os.path.lexists(path):

@@ -37,7 +37,7 @@ from d2a2_core.training.provenance import provenance
 from d2a2_core.training.sources import training_source, validation_source
 from d2a2_core.training.teacher import Teacher
 from d2a2_core.training.validation import validate
-from d2a2_core.weights import load_weights, resolve_weights, save_weights
+from d2a2_core.weights import check_archive, load_weights, resolve_weights, save_weights
 
 _FILES = ("provenance.json", "config.yaml", "curve.csv", "state.pt", "last.safetensors", "best.safetensors")
 
@@ -271,11 +271,15 @@ class Trainer:
 
     def _restore(self, file: Path) -> None:
         try:
+            check_archive(file)
             state = torch.load(file, map_location=self.device, weights_only=True)
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
-            self.step, self.best, self.losses = state["step"], state["best"], state["losses"]
+            self.step, self.best = int(state["step"]), float(state["best"])
+            self.losses = [float(loss) for loss in state["losses"]]
+            if self.step < 0:
+                raise ValueError(f"step {self.step}")
             if self.averaged is not None:
                 averaged = state["averaged"]
                 if "n_averaged" not in averaged:
@@ -283,7 +287,7 @@ class Trainer:
                     averaged = {f"module.{k}": v for k, v in averaged.items()} | {"n_averaged": torch.tensor(1)}
                 self.averaged.load_state_dict(averaged)
             torch.set_rng_state(state["rng"].cpu())
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except Exception as error:  # torch's loaders raise a different type for each kind of damage
             raise TrainingError(
                 f"{file} is damaged or was written by another version of this package ({type(error).__name__}). Go on with that "
                 f"version, or start in a new folder from the weights of this run: init={self.folder / 'last.safetensors'}"

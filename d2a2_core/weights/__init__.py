@@ -3,7 +3,7 @@
 from d2a2_core.defaults import DEFAULT_WEIGHTS
 from d2a2_core.weights.files import WeightsError, WeightsInfo, load_weights, read_info, save_weights, sha256
 from d2a2_core.weights.mixing import mix_weights, save_mixed
-from d2a2_core.weights.official import from_official, load_official_checkpoint, to_official
+from d2a2_core.weights.official import check_archive, from_official, load_official_checkpoint, to_official
 from d2a2_core.weights.zoo import PRETRAINED, add_pretrained, checksums, list_pretrained, load_any, resolve_weights
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "WeightsError",
     "WeightsInfo",
     "add_pretrained",
+    "check_archive",
     "checksums",
     "from_official",
     "list_pretrained",

@@ -4,16 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from d2a2_core.documents import check_schema, parse_json
 from d2a2_core.files import replacing
-from d2a2_core.network import D2A2, D2A2Lite, build_model
+from d2a2_core.network import D2A2, D2A2Lite, build_outline
+
+# By whether a network's own tensor is floating-point; all take at most twice the file's bytes.
+_TYPES = {True: (torch.float32, torch.float16, torch.bfloat16, torch.float64), False: (torch.int64, torch.int32)}
+_CARD = {
+    "type": "object",
+    "properties": {
+        "credits": {
+            "type": "object",
+            "additionalProperties": {
+                "type": "object",
+                "additionalProperties": {"type": "array", "items": {"type": "string"}},
+            },
+        }
+    },
+}
 
 
 class WeightsError(RuntimeError):
@@ -66,10 +85,11 @@ def read_info(path: str | Path) -> WeightsInfo:
             f"{path} is a safetensors file, but it lacks this project's configuration (metadata format 'd2a2-1'); "
             "authors' .pth files are read by load_official_checkpoint"
         )
-    try:
-        return WeightsInfo(json.loads(metadata["config"]), json.loads(metadata.get("card", "{}")))
-    except (KeyError, ValueError) as error:
-        raise WeightsError(f"{path}: its configuration or card is damaged ({error!r}); get the file again") from error
+    config = read_entry(
+        path, metadata, "config", {"type": "object", "anyOf": [{"required": ["scale"]}, {"required": ["scales"]}]}
+    )
+    card = read_entry(path, metadata, "card", _CARD) if "card" in metadata else {}
+    return WeightsInfo(config, card)
 
 
 def load_weights(path: str | Path, backend: str = "auto") -> D2A2 | D2A2Lite:
@@ -89,17 +109,83 @@ def load_weights(path: str | Path, backend: str = "auto") -> D2A2 | D2A2Lite:
             "file that it was made of. From Python: d2a2_core.runtime.open_runtime or DepthUpsampler.from_pretrained"
         )
     info = read_info(path)
-    with open_weights(path) as file:
-        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     try:
-        model = build_model(info.config, backend)
-        model.load_state_dict(state)
-    except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
+        # Without memory: only a configuration that the file's own tensors fit is worth any.
+        model = build_outline(info.config, backend)
+        with open_weights(path) as file:
+            state = read_tensors(file, model.state_dict(), path)
+    except ValueError as error:
         raise WeightsError(
-            f"the tensors in {path} do not fit its configuration {info.config}; get the file again, or use the version "
-            f"of this package that wrote it ({error})"
+            f"the tensors in {path} do not fit its configuration {str(info.config)[:300]}: {error}; get the file again, or "
+            "use the version of this package that wrote it"
         ) from error
+    model.load_state_dict(state, assign=True)
     return model.eval()
+
+
+def read_entry(path: str | Path, metadata: dict[str, str], key: str, schema: dict[str, Any]) -> Any:
+    """The value of a JSON entry in a safetensors file's metadata.
+
+    Args:
+        schema: of the value (JSON Schema).
+
+    Raises:
+        WeightsError: it is missing, damaged, or of another kind.
+    """
+    try:
+        if key not in metadata:
+            raise ValueError("it is missing")
+        value = parse_json(metadata[key], "it")
+        check_schema(value, schema, "it")
+    except ValueError as error:
+        raise WeightsError(f"{path}: its metadata entry {key!r} is damaged ({error}); get the file again") from error
+    return value
+
+
+def read_tensors(file: Any, expected: Mapping[str, Tensor], path: str | Path) -> dict[str, Tensor]:
+    """Copies of the tensors of an open safetensors file, in the types of ``expected``.
+
+    Args:
+        file: as of :func:`open_weights`.
+        expected: a tensor of the same name and shape for each; it may be on the device "meta".
+
+    Raises:
+        ValueError: names or shapes differ, which is found before any tensor is read.
+        WeightsError: see :func:`checked_tensor`.
+    """
+    shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    check_shapes(shapes, expected)
+    return {key: checked_tensor(file.get_tensor(key), key, like, path) for key, like in expected.items()}
+
+
+def check_shapes(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, Tensor]) -> None:
+    """Raises ValueError, with the first few differences, where tensors differ from ``expected`` in name or shape."""
+    wanted = {key: tuple(tensor.shape) for key, tensor in expected.items()}
+    differences = [f"{key} is missing" for key in wanted if key not in shapes]
+    differences += [f"{key[:80]} is not part of it" for key in shapes if key not in wanted]
+    differences += [
+        f"{key} is {shapes[key]}, expected {shape}" for key, shape in wanted.items() if shapes.get(key, shape) != shape
+    ]
+    if differences:
+        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+        raise ValueError("; ".join(differences[:3]) + more)
+
+
+def checked_tensor(tensor: Tensor, name: str, like: Tensor, path: str | Path) -> Tensor:
+    """A copy in the type of ``like``.
+
+    Raises:
+        WeightsError: it is of a type that no weights have, or holds a value that no network can use.
+    """
+    if tensor.dtype not in _TYPES[like.is_floating_point()]:
+        raise WeightsError(f"{path}: {name} is {tensor.dtype}, expected {like.dtype}; get the file again")
+    tensor = tensor.to(like.dtype, copy=True)
+    # The sum alone tells most, in a fraction of the time; that of huge values may be infinite, too.
+    if not math.isfinite(tensor.sum().item()) and not torch.isfinite(tensor).all():
+        raise WeightsError(f"{path}: {name} holds NaN or infinity, so that no depth comes out; get the file again")
+    if name.endswith("running_var") and (tensor < 0).any():
+        raise WeightsError(f"{path}: {name} is a variance, but holds negative values; get the file again")
+    return tensor
 
 
 def sha256(path: str | Path) -> str:

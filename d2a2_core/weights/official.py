@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from d2a2_core.network import D2A2, SCALES
-from d2a2_core.weights.files import WeightsError
+from d2a2_core.network import D2A2, SCALES, build_outline
+from d2a2_core.weights.files import WeightsError, check_shapes, checked_tensor
 
 # The authors' names (left, a prefix of their keys) and ours. Order matters: the first prefix that fits is taken.
 _STAGE_NAMES = {
@@ -57,25 +58,43 @@ def load_official_checkpoint(path: str | Path, scale: int, backend: str = "auto"
         WeightsError: missing or damaged file, or keys and shapes that are not the authors'.
     """
     try:
+        check_archive(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise WeightsError(f"no checkpoint at {path}") from error
     except Exception as error:  # torch.load raises a different type for each kind of damage
         raise WeightsError(f"{path} cannot be read as a checkpoint of tensors: {error}") from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(_is_plain(k, v) for k, v in state.items()):
         raise WeightsError(f"{path} does not hold a state dict (a dict of tensors)")
-    state = from_official(state)
-    if _GUIDE_HEAD not in state:
+    # A tensor may claim to be larger than what is stored for it.
+    if sum(value.nbytes for value in state.values()) > Path(path).stat().st_size:
+        raise WeightsError(f"{path} holds fewer bytes than its tensors claim; get it again")
+    state = {_rename(key.removeprefix("module."), _OFFICIAL_NAMES): value for key, value in state.items()}
+    if _GUIDE_HEAD not in state or state[_GUIDE_HEAD].dim() != 4:
         raise WeightsError(f"{path} lacks LTE.conv_head.0.weight: it is not a D2A2 checkpoint")
-    blocks = sum(key.startswith("shallow.blocks") and key.endswith("conv1.weight") for key in state)
     if scale not in SCALES:
         raise ValueError(f"scale must be one of {SCALES}, got {scale}")
+    blocks = sum(key.startswith("shallow.blocks") and key.endswith("conv1.weight") for key in state)
+    config = {"model": "d2a2", "scale": scale, "channels": state[_GUIDE_HEAD].shape[0], "blocks": blocks}
     try:
-        model = D2A2(scale, channels=state[_GUIDE_HEAD].shape[0], blocks=blocks, backend=backend)
-        model.load_state_dict(state)
-    except (ValueError, RuntimeError) as error:
+        model = build_outline(config, backend)
+        expected = model.state_dict()
+        check_shapes({key: tuple(value.shape) for key, value in state.items()}, expected)
+    except ValueError as error:
         raise WeightsError(f"{path} does not fit D2A2: {error}") from error
+    state = {key: checked_tensor(state[key], key, like, path) for key, like in expected.items()}
+    model.load_state_dict(_swap_guide_channels(state), assign=True)
     return model.eval()
+
+
+def _is_plain(key: object, value: object) -> bool:
+    """Whether an entry is a name and a tensor of numbers in memory: not sparse, quantised, or without its data."""
+    return (
+        isinstance(key, str)
+        and isinstance(value, Tensor)
+        and (value.layout, value.device.type) == (torch.strided, "cpu")
+        and not value.is_quantized
+    )
 
 
 def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -88,6 +107,14 @@ def to_official(state: dict[str, Tensor], prefix: str = "module.") -> dict[str, 
     """The inverse of :func:`from_official`: a state dict that the authors' own scripts load (BGR guide)."""
     ours = {v: k for k, v in _OFFICIAL_NAMES.items()}
     return {prefix + _rename(key, ours): value for key, value in _swap_guide_channels(state).items()}
+
+
+def check_archive(path: str | Path) -> None:
+    """Raises ValueError where a file of torch.save holds compressed parts, which torch does not write: they may be enormous."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if sum(part.file_size for part in archive.infolist()) > Path(path).stat().st_size:
+                raise ValueError("it is compressed, or damaged")
 
 
 def _rename(key: str, names: dict[str, str]) -> str:

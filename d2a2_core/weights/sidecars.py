@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from d2a2_core.network import SCALES
 from d2a2_core.network.sigma_head import FEATURES, SigmaHead
-from d2a2_core.weights.files import WeightsError, open_weights, sha256, write_safetensors
+from d2a2_core.weights.files import WeightsError, open_weights, read_entry, read_tensors, sha256, write_safetensors
 from d2a2_core.weights.zoo import PRETRAINED, record_checksum, resolve_weights
 
 
@@ -38,7 +40,9 @@ class Sidecar:
         what: Noun phrase for messages.
         command: Subcommand of `d2a2` that makes such a file.
         without: What is missing without it, a clause for messages.
-        facts: Keys of the metadata, beside format and card.
+        facts: Keys of the metadata, beside format and card, and what their values must be (JSON Schema).
+        expected: Gives tensors of the names and shapes that a file with these facts and names has; None where the facts are those
+            of another version of this package.
     """
 
     kind: str
@@ -46,7 +50,8 @@ class Sidecar:
     what: str
     command: str
     without: str
-    facts: tuple[str, ...]
+    facts: dict[str, dict[str, Any]]
+    expected: Callable[[dict[str, Any], list[str]], dict[str, Tensor] | None]
 
     def path(self, weights: str | Path) -> Path:
         """Path of the sidecar of a weights file, whether it exists or not."""
@@ -69,7 +74,7 @@ class Sidecar:
         """
         if "weights_sha256" not in content.card or set(content.facts) != set(self.facts):
             raise ValueError(
-                f"expected a card with weights_sha256 and facts {self.facts}, got {sorted(content.card)} and "
+                f"expected a card with weights_sha256 and facts {sorted(self.facts)}, got {sorted(content.card)} and "
                 f"{sorted(content.facts)}"
             )
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in content.tensors.items()}
@@ -86,16 +91,18 @@ class Sidecar:
         """
         with open_weights(path) as file:
             metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-        if metadata.get("format") != self.format:
-            raise WeightsError(f"{path} is not {self.what} (metadata format {self.format!r}); run {self.command}")
-        try:
-            facts = {key: json.loads(metadata[key]) for key in self.facts}
-            return SidecarContent(tensors, facts, json.loads(metadata["card"]))
-        except (KeyError, ValueError) as error:
-            raise WeightsError(
-                f"{path}: the metadata of {self.what} is damaged ({error!r}); get the file again, or run {self.command}"
-            ) from error
+            if metadata.get("format") != self.format:
+                raise WeightsError(f"{path} is not {self.what} (metadata format {self.format!r}); run {self.command}")
+            facts = {key: read_entry(path, metadata, key, schema) for key, schema in self.facts.items()}
+            card = read_entry(path, metadata, "card", {"type": "object"})
+            expected = self.expected(facts, list(file.keys()))
+            if expected is None:
+                raise WeightsError(f"{path} is of another version of this package; run {self.command}")
+            try:
+                tensors = read_tensors(file, expected, path)
+            except ValueError as error:
+                raise WeightsError(f"{path} is damaged ({error}); get it again, or run {self.command}") from error
+        return SidecarContent(tensors, facts, card)
 
     def read(self, name_or_path: str | Path) -> SidecarContent | None:
         """Reads the sidecar of weights given by shipped name or path; None where they have none.
@@ -127,8 +134,44 @@ class Sidecar:
             self.write(self.path(target), SidecarContent(content.tensors, content.facts, card))
 
 
-SIGMA = Sidecar("sigma", "d2a2-sigma-1", "an uncertainty head", "d2a2 calibrate", "there is no sigma", ("config",))
-INT8 = Sidecar("int8", "d2a2-int8-1", "a file of ranges for int8", "d2a2 int8", "int8 is not available", ("scales",))
+def _head_tensors(facts: dict[str, Any], _: list[str]) -> dict[str, Tensor] | None:
+    if facts["config"]["features"] != list(FEATURES):
+        return None
+    with torch.device("meta"):
+        return SigmaHead(int(facts["config"]["hidden"])).state_dict()
+
+
+def _range_tensors(facts: dict[str, Any], names: list[str]) -> dict[str, Tensor]:
+    return dict.fromkeys(names, torch.empty(len(facts["scales"]), 2, device="meta"))
+
+
+_HEAD = {
+    "type": "object",
+    "required": ["features", "hidden"],
+    "properties": {
+        "features": {"type": "array", "items": {"type": "string"}},
+        "hidden": {"type": "integer", "minimum": 1, "maximum": 256},
+    },
+}
+_SCALES = {"type": "array", "items": {"enum": list(SCALES)}, "minItems": 1, "uniqueItems": True}
+SIGMA = Sidecar(
+    "sigma",
+    "d2a2-sigma-1",
+    "an uncertainty head",
+    "d2a2 calibrate",
+    "there is no sigma",
+    {"config": _HEAD},
+    _head_tensors,
+)
+INT8 = Sidecar(
+    "int8",
+    "d2a2-int8-1",
+    "a file of ranges for int8",
+    "d2a2 int8",
+    "int8 is not available",
+    {"scales": _SCALES},
+    _range_tensors,
+)
 SIDECARS = (SIGMA, INT8)
 
 
@@ -152,16 +195,8 @@ def load_sigma_head(name_or_path: str | Path) -> SigmaHead | None:
     content = SIGMA.read(name_or_path)
     if content is None:
         return None
-    path, config = SIGMA.path(resolve_weights(name_or_path)), content.facts["config"]
-    try:
-        if config["features"] != list(FEATURES):
-            raise WeightsError(
-                f"{path} is of another version of this package; run d2a2 calibrate --weights {name_or_path}"
-            )
-        head = SigmaHead(config["hidden"])
-        head.load_state_dict(content.tensors)
-    except (KeyError, TypeError, RuntimeError) as error:
-        if isinstance(error, WeightsError):
-            raise
-        raise WeightsError(f"{path} is damaged ({error}); get it again, or run d2a2 calibrate") from error
+    if (content.tensors["std"] == 0).any():
+        raise WeightsError(f"{SIGMA.path(resolve_weights(name_or_path))} is damaged (std is zero); run d2a2 calibrate")
+    head = SigmaHead(int(content.facts["config"]["hidden"]))
+    head.load_state_dict(content.tensors)
     return head.eval().requires_grad_(False)

@@ -98,7 +98,7 @@ def test_upsample_into_the_recording_itself_is_refused(recording, tiny, monkeypa
     monkeypatch.chdir(recording)
     before = tree(recording)
     for extra in ([], ["--overwrite"]):
-        assert run("upsample", recording, "--out", recording if not out else out, "--weights", tiny, *extra) == 2
+        assert run("upsample", recording, "--out", out or recording, "--weights", tiny, *extra) == 2
     assert tree(recording) == before
     assert "is the recording itself; its depth images would be lost: name another folder" in capsys.readouterr().err
 
@@ -182,8 +182,8 @@ def outputs(tmp_path, tiny):
 
 
 CASES = [
-    "report", "csv", "evaluate", "to_safetensors", "to_pth", "convert_itself", "export", "calibrate", "plot", "int8", "over_weights",
-    "mix", "prune", "add", "add_outside", "train", "ablate", "generate", "prepare-nyu",
+    "report", "csv", "evaluate", "to_safetensors", "to_pth", "convert_itself", "export", "calibrate", "plot", "int8",
+    "over_weights", "mix", "prune", "add", "add_outside", "train", "ablate", "generate", "prepare-nyu",
 ]  # fmt: skip
 
 

@@ -2,6 +2,10 @@
 
 import json
 import re
+import subprocess
+import sys
+import warnings
+import zipfile
 
 import pytest
 import torch
@@ -10,21 +14,24 @@ from torch import nn
 
 from d2a2_core import weights
 from d2a2_core.cli import main
-from d2a2_core.network import D2A2, D2A2Lite
+from d2a2_core.network import D2A2, D2A2Lite, build_model
 from d2a2_core.network.sigma_head import SigmaHead
+from d2a2_core.runtime.int8 import load_int8
 from d2a2_core.weights import (
     WeightsError,
     list_pretrained,
+    load_any,
     load_official_checkpoint,
     load_weights,
     read_info,
     resolve_weights,
     save_weights,
     sha256,
+    to_official,
     zoo,
 )
 from d2a2_core.weights.files import write_safetensors
-from d2a2_core.weights.sidecars import SIGMA, load_sigma_head, save_sigma_head
+from d2a2_core.weights.sidecars import INT8, SIGMA, load_sigma_head, save_sigma_head
 
 
 @pytest.fixture(scope="module")
@@ -329,3 +336,234 @@ def test_weights_are_pruned_only_of_alignment_that_is_lost(tmp_path, capsys):
     assert "exists" in capsys.readouterr().err
     assert main(["weights", "prune", str(tmp_path / "again.safetensors"), "--source", str(target)]) == 2
     assert "expected compact weights (d2a2-lite) with deformable" in capsys.readouterr().err
+
+
+SETTINGS = {
+    "d2a2": {"model": "d2a2", "scale": 4, "channels": 8, "blocks": 1},
+    "lite": {"model": "d2a2-lite", "scales": [4, 8], "channels": 8, "blocks": 1, "context": [8, 8], "detail": 8},
+}
+EXCESSIVE = [
+    *((name, key, 6000) for name in SETTINGS for key in ("channels", "blocks", "groups")),
+    *((name, "blocks", 10**9) for name in SETTINGS),
+    ("lite", "back_projections", 10**9),
+    ("lite", "heads", 10**6),
+    ("lite", "detail", 10**6),
+    ("lite", "context", [10**6, 8]),
+    ("lite", "context", [8]),
+    ("lite", "context", [8] * 10**6),
+    ("lite", "context", [[[8]], 8]),
+    ("lite", "scales", []),
+    ("lite", "scales", [4] * 1000),
+    ("lite", "scales", [1024]),
+    ("lite", "reach", 1e300),
+    ("lite", "reach", float("nan")),
+    ("lite", "trust", "yes"),
+    *((name, "channels", value) for name in SETTINGS for value in (0, -8, 8.5, "8", None, [], {}, True)),
+    ("d2a2", "scale", None),
+    ("d2a2", "domain", ["lda"]),
+    ("d2a2", "model", ["d2a2"]),
+    ("d2a2", "model", None),
+]
+
+
+@pytest.mark.parametrize(("name", "key", "value"), EXCESSIVE, ids=lambda value: str(value)[:20])
+def test_a_configuration_beyond_the_limits_is_refused_by_name_before_a_network_is_built(monkeypatch, name, key, value):
+    monkeypatch.setattr(nn.Conv2d, "__init__", None)  # not one layer
+    with pytest.raises(ValueError, match=key) as error:
+        build_model(SETTINGS[name] | {key: value})
+    assert len(str(error.value)) < 700
+
+
+def test_a_list_of_lists_without_end_is_refused_at_once():
+    """YAML's references make it of a few lines."""
+    endless = [8]
+    for _ in range(60):
+        endless = [endless] * 8
+    for key in ("context", "channels", "model"):
+        with pytest.raises(ValueError, match=key) as error:
+            build_model(SETTINGS["lite"] | {key: endless})
+        assert len(str(error.value)) < 2000
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_whole_numbers_may_have_a_point_and_lists_may_be_tuples(name):
+    expected = build_model(SETTINGS[name])
+    as_floats = {k: float(v) if isinstance(v, int) else v for k, v in SETTINGS[name].items()}
+    as_tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in SETTINGS[name].items()}
+    for config in (as_floats, as_tuples):
+        assert build_model(config).config == expected.config
+
+
+LOADED = """
+import resource, sys, time
+from d2a2_core.weights import WeightsError, load_any
+load_any("d2a2-nano-sensor")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for path in sys.argv[1:]:
+    try:
+        load_any(path, 4)
+    except WeightsError as error:
+        assert "do not fit" in str(error) or "does not fit" in str(error) or "bytes" in str(error), error
+    else:
+        raise AssertionError(path)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_what_a_file_makes_us_allocate_is_bounded_by_its_size(tmp_path):
+    """Networks of gigabytes that a configuration within the limits asks for, in files of a few hundred bytes."""
+    tensors = {"tail.0.bias": torch.zeros(512)}
+    large = {"model": "d2a2-lite", "scales": [4], "channels": 512, "blocks": 64, "context": [512, 512], "detail": 512}
+    large_full = {"model": "d2a2", "scale": 4, "channels": 512, "blocks": 64}
+    paths = [write(tmp_path / f"{i}.safetensors", None, c, tensors) for i, c in enumerate((large, large_full))]
+    with torch.device("meta"):
+        shapes = to_official(build_model(large_full).state_dict())
+    one = torch.zeros(1)
+    claimed = {key: one.expand(value.shape or (1,)).view(value.shape) for key, value in shapes.items()}
+    torch.save(claimed, tmp_path / "claims.pth")
+    torch.save({"module.LTE.conv_head.0.weight": one.expand(512, 3, 3, 3)}, tmp_path / "lacks.pth")
+    paths += [tmp_path / "claims.pth", tmp_path / "lacks.pth"]
+    assert sum(path.stat().st_size for path in paths) < 300_000
+    command = [sys.executable, "-c", LOADED, *map(str, paths)]
+    grown_kb = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert int(grown_kb) < 50_000
+
+
+def test_a_compressed_checkpoint_is_not_unpacked(tmp_path):
+    torch.save({"weight": torch.zeros(2_000_000)}, tmp_path / "plain.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pth") as plain,
+        zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for part in plain.infolist():
+            bomb.writestr(part.filename, plain.read(part))
+    assert (tmp_path / "bomb.pth").stat().st_size < 20_000
+    with pytest.raises(WeightsError, match="it is compressed"):
+        load_official_checkpoint(tmp_path / "bomb.pth", 4)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused_by_the_tensors_name(tmp_path, value):
+    model = D2A2(8, channels=8, blocks=1)
+    tensors = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    tensors["tail1.weight"][3, 2, 1, 0] = value
+    said = r"tail1\.weight holds NaN or infinity"
+    with pytest.raises(WeightsError, match=said):
+        load_weights(write(tmp_path / "a.safetensors", model, tensors=tensors))
+    torch.save(to_official(tensors), tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match=said):
+        load_any(tmp_path / "a.pth", 8)
+    tensors["tail1.weight"][3, 2, 1, 0] = 3e38
+    load_weights(write(tmp_path / "b.safetensors", model, tensors=tensors))
+
+
+def test_negative_variances_are_refused(model, tmp_path):
+    tensors = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    key = next(key for key in tensors if key.endswith("running_var"))
+    tensors[key][0] = -1
+    with pytest.raises(WeightsError, match=r"running_var is a variance"):
+        load_weights(write(tmp_path / "a.safetensors", model, tensors=tensors))
+
+
+def test_weights_in_half_precision_are_loaded_in_ours_and_other_types_refused(model, tmp_path):
+    for dtype in (torch.float16, torch.float64):
+        tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in model.state_dict().items()}
+        loaded = load_weights(write(tmp_path / "h.safetensors", model, tensors=tensors)).state_dict()
+        for key, value in model.state_dict().items():
+            assert loaded[key].dtype == value.dtype
+            torch.testing.assert_close(loaded[key], tensors[key].to(value.dtype), rtol=0, atol=0)
+    for dtype in (torch.int8, torch.bool, torch.complex64):
+        tensors = dict(model.state_dict()) | {"tail2.bias": torch.ones(1, dtype=dtype)}
+        with pytest.raises(WeightsError, match=r"tail2\.bias is torch"):
+            load_weights(write(tmp_path / "i.safetensors", model, tensors=tensors))
+
+
+def test_loaded_weights_do_not_change_with_the_file(model, saved):
+    loaded = load_weights(saved)
+    saved.write_bytes(bytes(saved.stat().st_size))
+    assert torch.equal(loaded.tail1.weight, model.tail1.weight)
+
+
+ODD = ["[]", "5", "null", '"x"', "true", "NaN", "{", '{"credits": 5}', '{"credits": {"CC0": []}}', "[" * 100_000]
+
+
+@pytest.mark.parametrize("key", ["card", "config", "scales"])
+@pytest.mark.parametrize("kind", ["weights", "sigma", "int8"])
+@pytest.mark.parametrize("text", [t for t in ODD], ids=lambda t: t[:20])
+def test_entries_of_the_wrong_kind_are_refused_by_file_and_name(tmp_path, model, kind, key, text):
+    weights_file, path = tmp_path / "w.safetensors", tmp_path / f"w.{kind}.safetensors"
+    save_weights(weights_file, D2A2Lite((4,), channels=8, blocks=1), {})
+    card = json.dumps({"weights_sha256": sha256(weights_file)})
+    if kind == "weights":
+        path, read = write(tmp_path / "odd.safetensors", model, **{key: text}), lambda: load_weights(path)
+        known = ("card", "config")
+    elif kind == "sigma":
+        head = SigmaHead()
+        metadata = {"format": SIGMA.format, "config": json.dumps(head.config), "card": card} | {key: text}
+        save_file(head.state_dict(), path, metadata)
+        read, known = lambda: load_sigma_head(weights_file), ("card", "config")
+    else:
+        metadata = {"format": INT8.format, "scales": "[4]", "card": card} | {key: text}
+        save_file({"a": torch.tensor([[0.0, 1.0]])}, path, metadata)
+        read, known = lambda: load_int8(weights_file), ("card", "scales")
+    if key not in known or (kind != "weights" and key == "card" and "credits" in text):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other weights
+            read()
+        return
+    with pytest.raises(WeightsError, match=key) as error:
+        read()
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"hidden": 10**6}, "hidden"),
+        ({"hidden": "16"}, "hidden"),
+        ({"features": 5}, "features"),
+        ({"features": ["depth"]}, "another version"),
+        ({"hidden": 8}, "expected"),
+    ],
+    ids=str,
+)
+def test_a_head_of_other_sizes_is_refused(tmp_path, change, said):
+    head = SigmaHead()
+    metadata = {"format": SIGMA.format, "config": json.dumps(head.config | change), "card": "{}"}
+    save_file(head.state_dict(), tmp_path / "w.sigma.safetensors", metadata)
+    with pytest.raises(WeightsError, match=said):
+        SIGMA.read_file(tmp_path / "w.sigma.safetensors")
+
+
+@pytest.mark.parametrize("rows", [torch.zeros(3, 2), torch.zeros(2), torch.tensor([[0.0, float("inf")]])], ids=str)
+def test_ranges_of_other_sizes_or_without_end_are_refused(tmp_path, rows):
+    save_file({"a": rows}, tmp_path / "i", {"format": INT8.format, "scales": "[4]", "card": "{}"})
+    with pytest.raises(WeightsError, match=r"a is \(|a holds NaN or infinity"):
+        INT8.read_file(tmp_path / "i")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {5: torch.zeros(1)},
+        {"LTE.conv_head.0.weight": torch.zeros(())},
+        {"LTE.conv_head.0.weight": torch.zeros(8)},
+        {"LTE.conv_head.0.weight": torch.zeros(0, 3, 3, 3)},
+        {"LTE.conv_head.0.weight": torch.zeros(8, 3, 3, 3).to_sparse()},
+        {"LTE.conv_head.0.weight": torch.zeros(8, 3, 3, 3, device="meta")},
+        {"LTE.conv_head.0.weight": torch.zeros(600, 3, 3, 3)},
+    ],
+)
+def test_a_checkpoint_of_other_tensors_is_refused(tmp_path, state):
+    torch.save(state, tmp_path / "odd.pth")
+    with pytest.raises(WeightsError, match=r"odd\.pth"):
+        load_official_checkpoint(tmp_path / "odd.pth", 4)
+
+
+@pytest.mark.parametrize("card", ["5", "[1]", "{", "\x00", "title: [" + "[" * 2000])
+def test_a_card_that_is_none_is_told_in_one_line(tmp_path, saved, monkeypatch, capsys, card):
+    monkeypatch.setattr(zoo, "PRETRAINED", tmp_path / "zoo")
+    (tmp_path / "card.yaml").write_text(card)
+    assert main(["weights", "add", "x", "--source", str(saved), "--card", str(tmp_path / "card.yaml")]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert not (tmp_path / "zoo").exists()
