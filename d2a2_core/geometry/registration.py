@@ -378,6 +378,6 @@ def _max_radius(camera: Camera) -> float:
     """Largest distance from the axis, in undistorted x / z and y / z, of anything in the camera's image."""
     radius = np.hypot(*np.moveaxis(camera.rays().astype(np.float64), -1, 0))
     if not np.isfinite(radius).any():
-        raise ValueError(f"no pixel of the camera {camera} has a ray: its distortion {camera.distortion} is impossible")
+        raise CodedError("impossible_distortion", f"no pixel of {camera} has a ray: its distortion is impossible")
     # A little more, for the outer half of the outermost pixels and the ring around them.
     return float(np.nanmax(radius)) * (1 + 4 / max(camera.width, camera.height)) + 1e-6
