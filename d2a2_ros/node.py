@@ -20,8 +20,9 @@ from std_msgs.msg import Header
 
 from d2a2_core.errors import error_cause
 from d2a2_core.geometry import Extrinsics
+from d2a2_core.messages.pair_reader import WORDS
 from d2a2_core.pipeline import DepthPipeline, describe
-from d2a2_core.stream import WORDS, PairMessages, Pixels, Stream, StreamOptions, StreamResult, Topics
+from d2a2_core.stream import PairMessages, Pixels, Stream, StreamOptions, StreamResult, Topics
 from d2a2_ros import shared_memory
 from d2a2_ros.checks import image_problem, info_problem
 from d2a2_ros.clouds import cloud_message
