@@ -11,7 +11,8 @@ from typing import Any
 
 import message_filters
 
-from d2a2_core.stream import WORDS, stamp_ns
+from d2a2_core.messages.pair_reader import WORDS
+from d2a2_core.stream import stamp_ns
 from d2a2_ros.diagnostics import Problem
 from d2a2_ros.stamps import StampTrack
 
