@@ -151,7 +151,7 @@ def test_newest_pair_replaces_the_waiting_one_and_stamps_never_go_back(bench, mo
         ("truncated", "truncated"),
         ("short step", "step"),
         ("empty", "empty"),
-        ("depth far larger than colour", "ratio"),
+        ("depth far larger than colour", "cannot be images of one view"),
     ],
 )
 def test_a_bad_frame_is_reported_once_and_the_node_lives_on(bench, fault, expected):
