@@ -9,6 +9,7 @@ import numpy as np
 from d2a2_core.bag import messages as msgs
 from d2a2_core.bag.options import BagOptions, Summary
 from d2a2_core.bag.source import BagSource
+from d2a2_core.bag.storage import typestore
 from d2a2_core.bag.topics import INFO, BagTopics, Candidate
 from d2a2_core.geometry.camera import Camera
 from d2a2_core.geometry.rig import CameraRig
@@ -95,9 +96,9 @@ class _Images(NamedTuple):
 
 def _window(bag: BagSource, options: BagOptions) -> tuple[int, int]:
     """Bag times in ns within which images count, the second not included."""
-    first = int(bag.times[0])
-    end = np.iinfo(np.int64).max if options.end is None else first + int(options.end * 1e9)
-    return first + int((options.start or 0.0) * 1e9), end
+    first, latest = int(bag.times[0]), np.iinfo(np.int64).max
+    end = latest if options.end is None else min(first + int(options.end * 1e9), latest)
+    return min(first + int((options.start or 0.0) * 1e9), latest), end
 
 
 def _images(bag: BagSource, image: Candidate, window: tuple[int, int], summary: Summary) -> _Images:
@@ -118,7 +119,7 @@ def _images(bag: BagSource, image: Candidate, window: tuple[int, int], summary: 
 
 
 def _info_message(camera: Camera) -> bytes:
-    types = msgs.typestore().types
+    types = typestore().types
     roi = types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
     empty = types[INFO](
         msgs.header(0, "calibration"), 0, 0, "", np.zeros(0), np.zeros(9), np.zeros(9), np.zeros(12), 0, 0, roi

@@ -48,7 +48,7 @@ class BagSource:
 
     Attributes:
         connections: Topics that can be read and written; each topic, type and serialisation once.
-        times: (N,) int64, bag times in ns, ascending.
+        times: (N,) int64, bag times in ns, ascending, not negative.
         which: (N,) int32, index in ``connections`` of each message; -1 for what is left out.
         notes: What a user should know of the bag, above all what is left out.
 
@@ -63,6 +63,9 @@ class BagSource:
         self.left_out: list[Connection] = []
         which = [self._numbers(file)[file.which] for file in files]
         times = np.concatenate([file.times for file in files])
+        if (times < 0).any():
+            self.notes.append(f"{int((times < 0).sum())} messages have a bag time before 1970, which is taken as 0")
+            times = np.maximum(times, 0)
         order = np.argsort(times, kind="stable")
         self.times, self.which = times[order], np.concatenate(which)[order]
         starts = np.cumsum([0, *(len(file.times) for file in files)])

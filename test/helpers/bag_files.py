@@ -9,10 +9,12 @@ import pytest
 pytest.importorskip("rosbags", reason="needs rosbags (pip install rosbags)")
 
 import lz4.frame
+from bag_stub import StubEngine
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+from d2a2_core.bag import BagOptions, upsample_bag
 from d2a2_core.bag import messages as msgs
 from d2a2_core.bag.compression import zstd_module
 
@@ -101,6 +103,17 @@ def contents(folder):
             (c.topic, c.msgtype, c.msgdef.data, c.digest, c.ext.offered_qos_profiles, time, bytes(raw))
             for c, time, raw in reader.messages()
         ]
+
+
+def result_of(source, target, **options):
+    """The summary of a run with the stub engine, and the new bag's messages but for those that were added."""
+    summary = upsample_bag(source, target, StubEngine(), BagOptions(**options))
+    return summary, [m for m in contents(target) if not m[0].startswith("/depth_upsampled/")]
+
+
+def same_messages(copied, messages):
+    """Asserts that topics, types, times and bytes are those of what was written."""
+    assert [(m[0], m[1], m[5], m[6]) for m in copied] == [(t, k, s, bytes(r)) for t, k, s, r in messages]
 
 
 def outputs(folder, name):
