@@ -49,9 +49,12 @@ _PILLOW_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, AssertionError, AttributeError,
     RuntimeError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError, Warning,
 )  # fmt: skip
-#: Segments of a JPEG before its pixels, or chunks of a PNG, beside those of 1 kB and more: Pillow reads them one by one, in
-#: Python, so that a few megabytes of empty ones would take seconds.
-_MOST_PARTS = 1000
+# Pillow reads what is before a JPEG's pixels, and a PNG's chunks, one by one in Python, joins EXIF segments each time anew, and
+# unpacks a megabyte out of each chunk. So of a few megabytes of small ones each would take seconds.
+#: Segments before a JPEG's pixels; a colour profile may have up to 255.
+_MOST_SEGMENTS = 300
+#: Chunks of a PNG, beside one for each kilobyte; and those that hold no pixels.
+_MOST_CHUNKS, _MOST_OTHER_CHUNKS = 1000, 64
 # Markers before a JPEG's pixels that Pillow takes a length for; it goes through what is between them byte by byte.
 _JPEG_SEGMENT = re.compile(rb"\xff[\xc0-\xc7\xc9-\xcf\xda-\xef\xfe]")
 # Markers within a JPEG that neither are stuffing (00), fill bytes or restarts, nor stand alone.
@@ -81,7 +84,11 @@ def open_image(data: bytes, most_pixels: int = MOST_COLOR_PIXELS) -> ImageFile:
     plugin = next((plugin for start, plugin in _PLUGINS if data.startswith(start)), None)
     if plugin is None:
         raise ImageError("format", "is neither JPEG nor PNG, or its start is damaged")
-    _check_parts(_jpeg_parts(data) if plugin is JpegImageFile else _png_parts(data), len(data))
+    if plugin is JpegImageFile:
+        _check_parts(_jpeg_parts(data), _MOST_SEGMENTS)
+    else:
+        most_chunks = _MOST_CHUNKS + len(data) // 1024
+        _check_parts(_png_parts(data, most_chunks), most_chunks)
     with _pillow():
         image = plugin(io.BytesIO(data))
     check_size((image.height, image.width), most_pixels)
@@ -207,13 +214,13 @@ def _pillow() -> Iterator[None]:
         raise ImageError("damaged", f"is damaged ({str(error)[:200] or type(error).__name__})") from error
 
 
-def _check_parts(parts: Iterator[int], size: int) -> None:
-    """Raises ImageError where there are more parts than make sense in ``size`` bytes; stops counting there."""
-    most, count = _MOST_PARTS + size // 1024, 0
+def _check_parts(parts: Iterator[int], most: int) -> None:
+    """Raises ImageError where ``parts`` add up to more than ``most``; stops counting there."""
+    count = 0
     for more in parts:
         count += more
         if count > most:
-            raise ImageError("damaged", f"is damaged (it is made of more than {most} parts)")
+            raise ImageError("damaged", "is damaged (it is made of more small parts than any image)")
 
 
 def _jpeg_parts(data: bytes) -> Iterator[int]:
@@ -227,11 +234,11 @@ def _jpeg_parts(data: bytes) -> Iterator[int]:
     yield max(len(data) - at, 0)
 
 
-def _png_parts(data: bytes) -> Iterator[int]:
-    """Yields 1 for each chunk."""
+def _png_parts(data: bytes, most: int) -> Iterator[int]:
+    """Yields 1 for each chunk of pixels, and for each other one its share of ``most``."""
     at = 8
     while at < len(data):
-        yield 1
+        yield 1 if data[at + 4 : at + 8] == b"IDAT" else most // _MOST_OTHER_CHUNKS
         at += 12 + int.from_bytes(data[at : at + 4], "big")
 
 
