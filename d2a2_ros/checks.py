@@ -9,6 +9,8 @@ from d2a2_ros.diagnostics import Problem
 
 MAX_BYTES = 256 * 1024 * 1024
 """Largest data of an image: an 8192x8192 colour image and more."""
+MAX_SIDE = 65535
+"""Largest width and height of an image or of the one that a camera info is for, pixels."""
 _MAX_COEFFICIENTS = 64
 #: What people are told of the messages.
 _WORDS = {
@@ -36,8 +38,11 @@ def image_problem(which: str, msg: Image | CompressedImage) -> Problem | None:
         )
     if len(msg.data) > MAX_BYTES:
         return _problem(which, "data", f"expected at most {MAX_BYTES} bytes of data, got {len(msg.data)}")
-    kind = ("format", msg.format) if isinstance(msg, CompressedImage) else ("encoding", msg.encoding)
-    return _name_problem(which, ("frame_id", msg.header.frame_id), kind)
+    if isinstance(msg, CompressedImage):
+        return _name_problem(which, ("frame_id", msg.header.frame_id), ("format", msg.format))
+    return _side_problem(which, msg) or _name_problem(
+        which, ("frame_id", msg.header.frame_id), ("encoding", msg.encoding)
+    )
 
 
 def info_problem(which: str, msg: CameraInfo) -> Problem | None:
@@ -47,7 +52,15 @@ def info_problem(which: str, msg: CameraInfo) -> Problem | None:
         return _problem(
             which, "distortion", f"expected at most {_MAX_COEFFICIENTS} distortion coefficients, got {len(msg.d)}"
         )
-    return _name_problem(which, ("frame_id", msg.header.frame_id), ("distortion_model", msg.distortion_model))
+    return _side_problem(which, msg) or _name_problem(
+        which, ("frame_id", msg.header.frame_id), ("distortion_model", msg.distortion_model)
+    )
+
+
+def _side_problem(which: str, msg: Image | CameraInfo) -> Problem | None:
+    if max(msg.width, msg.height) <= MAX_SIDE:
+        return None
+    return _problem(which, "size", f"expected at most {MAX_SIDE} pixels along a side, got {msg.width}x{msg.height}")
 
 
 def _name_problem(which: str, *names: tuple[str, str]) -> Problem | None:

@@ -182,6 +182,7 @@ class Running:
         self.node.destroy_node()
 
 
+@pytest.mark.slow
 def test_no_message_ends_the_node_and_good_pairs_are_answered_in_between(ros):
     fuzzer = Fuzzer(MESSAGES)
     node = Running("weights:=d2a2-nano-sensor", "device:=cpu", "runtime:=torch", "precision:=float32", "threads:=1")

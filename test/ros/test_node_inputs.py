@@ -229,6 +229,7 @@ HOSTILE = {
     "seconds -2^31": ({"header__stamp__sec": -(2**31)}, "color_stamp"),
     "seconds -1": ({"header__stamp__sec": -1}, "color_stamp"),
     "nanoseconds 4e9": ({"header__stamp__nanosec": 4_000_000_000}, "color_stamp"),
+    "width 2^32 - 1": ({"width": 2**32 - 1}, "color_size"),
     "long frame_id": ({"header__frame_id": "x" * 10_000_000}, "color_frame_id"),
     "long encoding": ({"encoding": "y" * 10_000_000}, "color_encoding"),
 }
@@ -248,7 +249,9 @@ def test_a_field_that_no_camera_sends_is_counted_and_reported(bench, which, fiel
     b.wait_for(DEPTH)
 
 
-@pytest.mark.parametrize("fields", [{"d": [0.0] * 100_000}, {"distortion_model": "z" * 1_000_000}])
+@pytest.mark.parametrize(
+    "fields", [{"d": [0.0] * 100_000}, {"distortion_model": "z" * 1_000_000}, {"width": 2**31}, {"height": 2**32 - 1}]
+)
 def test_a_camera_info_without_bounds_is_not_kept(bench, fields):
     b = bench()
     b.send("depth/camera_info", info(30.0))
