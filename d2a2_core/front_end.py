@@ -14,14 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from d2a2_core.depth import doubtful_pixels, invalid_to_nan, nearest_pixel, outside_limits
-from d2a2_core.depth.lr_grid import SAME_SHAPE, check_shapes, choose_scale, nearest_scale, to_lr_grid
+from d2a2_core.depth.lr_grid import MAX_SPREAD, SAME_SHAPE, check_shapes, choose_scale, nearest_scale, to_lr_grid
 from d2a2_core.errors import CodedError
 from d2a2_core.geometry import Camera, CameraPair, Registration
 from d2a2_core.geometry.plan import REGISTRATIONS, RegistrationPlan, Route, plan_registration, rectifying_grid
 
 GEOMETRIES = ("raw", "rectified")
-# Colour pixels along an axis that one depth measurement may cover. A sensor of 8 x 8 pixels before 640 x 480 has 80.
-MAX_SPREAD = 100
 
 
 @dataclass(frozen=True)

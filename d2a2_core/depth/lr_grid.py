@@ -14,6 +14,9 @@ from d2a2_core.depth.resample import reduce_surfaces, regrid
 from d2a2_core.errors import CodedError
 
 MIN_RATIO, MAX_RATIO = 0.25, 32  # of colour to depth size, along each axis
+# Colour pixels along an axis that one measurement may cover where registration puts it. A sensor of 8 x 8 pixels before 640 x 480
+# has 80.
+MAX_SPREAD = 100
 # Factors between the shapes (width to height) of two images of the same view: sizes are rounded; beyond, one is turned or cut.
 SAME_SHAPE, MAX_SHAPE_DIFFERENCE = 1.03, 1.3
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from d2a2_core.depth import StableRange
-from d2a2_core.depth.lr_grid import MAX_RATIO
+from d2a2_core.depth.lr_grid import MAX_SPREAD, MIN_RATIO
 from d2a2_core.errors import CodedError
 from d2a2_core.images import GREY_MIN_SPAN, GREY_QUANTILE, grey_to_rgb, sampled
 from d2a2_core.messages.encodings import FrameError, ImageHeader, color_header, depth_header
@@ -18,8 +18,6 @@ T = TypeVar("T")
 
 #: What people are told of the two images.
 WORDS = {"color": "colour", "depth": "depth"}
-#: Depth may be larger than colour along an axis, up to so many times; what is larger shows another view, or is damaged.
-MAX_DEPTH_RATIO = 4
 
 
 class ImageReader(Protocol):
@@ -130,10 +128,10 @@ def _check_sizes(color: tuple[int, int], depth: tuple[int, int]) -> None:
     """Raises CodedError for sizes (H, W) that are no images of one view, however one of them may be turned."""
     for height, width in (depth, depth[::-1]):
         ratios = color[0] / height, color[1] / width
-        if min(ratios) >= 1 / MAX_DEPTH_RATIO and max(ratios) <= MAX_RATIO:
+        if min(ratios) >= MIN_RATIO and max(ratios) <= MAX_SPREAD:
             return
     raise CodedError(
         "size_ratio",
         f"colour {color[1]}x{color[0]} and depth {depth[1]}x{depth[0]} cannot be images of one view; expected depth of 1/"
-        f"{MAX_RATIO} to {MAX_DEPTH_RATIO} times colour's size along each axis",
+        f"{MAX_SPREAD} to {1 / MIN_RATIO:g} times colour's size along each axis",
     )

@@ -222,8 +222,6 @@ def _convert(name: str, value: Any, default: Any) -> Any:
         pass
     if not isinstance(value, type(default)) or (isinstance(value, bool) != isinstance(default, bool)):
         raise ValueError(f"setting {name!r} must be {_NAMES[type(default)]}, got {shown(value)}")
-    if isinstance(value, (int, float)) and not abs(value) <= _LARGEST:  # NaN is neither
-        raise ValueError(f"setting {name!r} must be within {_LARGEST}, got {value}")
     return value
 
 
@@ -244,6 +242,8 @@ def _check(config: TrainConfig) -> None:
             if not low <= value <= (math.inf if high is None else high):
                 wanted = f"at least {low}" if high is None else f"from {low} to {high}"
                 raise ValueError(f"setting {f.name!r} must be {wanted}, got {value}")
+        if isinstance(value, (int, float)) and not abs(value) <= _LARGEST:
+            raise ValueError(f"setting {f.name!r} must be at most {_LARGEST}, got {value}")
     model = config.model
     fitting = model.get("scales", SCALES) if model.get("model") == "d2a2-lite" else [model.get("scale", 4)]
     if (

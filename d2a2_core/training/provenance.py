@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from d2a2_core.data.scenes.scene_folder import read_manifest
+from d2a2_core.documents import check_schema, read_json
 from d2a2_core.training.config import TrainConfig
 from d2a2_core.weights import read_info, resolve_weights
 
@@ -27,6 +28,15 @@ def _credits(config: TrainConfig) -> dict:
     if not credits:
         return {}
     return {"credits": {licence: {who: sorted(names) for who, names in by.items()} for licence, by in credits.items()}}
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a training run, by its provenance.json: its files may be replaced or gone on with."""
+    try:
+        check_schema(read_json(folder / "provenance.json"), {"type": "object", "required": ["command", "settings"]}, "")
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def provenance(config: TrainConfig) -> dict:

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from d2a2_core.data.sampling import TrainingBatches, input_keys
-from d2a2_core.documents import check_schema, read_json
+from d2a2_core.documents import read_json
 from d2a2_core.files import check_outputs, replacing
 from d2a2_core.network import build_model
 from d2a2_core.network.warm_start import adapted_state
@@ -33,7 +33,7 @@ from d2a2_core.runtime import has_bfloat16, resolve_device
 from d2a2_core.training.config import TrainConfig, make_config, save_config
 from d2a2_core.training.curve import Curve
 from d2a2_core.training.losses import training_loss
-from d2a2_core.training.provenance import provenance
+from d2a2_core.training.provenance import is_run, provenance
 from d2a2_core.training.sources import training_source, validation_source
 from d2a2_core.training.teacher import Teacher
 from d2a2_core.training.validation import validate
@@ -244,7 +244,7 @@ class Trainer:
 
     def _open_folder(self) -> None:
         state = self.folder / "state.pt"
-        check_outputs((self.folder / name for name in _FILES), lambda path: _is_run(path.parent))
+        check_outputs((self.folder / name for name in _FILES), lambda path: is_run(path.parent))
         if state.exists():
             saved = make_config("paper", self.folder / "config.yaml")
             free = ("steps", "device", "workers", "threads", "log_every", "save_every", "tensorboard")
@@ -334,15 +334,6 @@ class Trainer:
             progress.set_postfix_str(f"loss {row['loss']:.4g}")
         elif not self.quiet:
             print("  ".join(f"{k} {v:.5g}" for k, v in row.items()), flush=True)
-
-
-def _is_run(folder: Path) -> bool:
-    """Whether a folder holds a run, whose files the next one may replace or go on with."""
-    try:
-        check_schema(read_json(folder / "provenance.json"), {"type": "object", "required": ["command", "settings"]}, "")
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def learning_rate_factor(step: int, config: TrainConfig) -> float:

@@ -78,6 +78,7 @@ def load_official_checkpoint(path: str | Path, scale: int, backend: str = "auto"
     config = {"model": "d2a2", "scale": scale, "channels": state[_GUIDE_HEAD].shape[0], "blocks": blocks}
     try:
         model = build_outline(config, backend)
+        assert isinstance(model, D2A2)
         expected = model.state_dict()
         check_shapes({key: tuple(value.shape) for key, value in state.items()}, expected)
     except ValueError as error:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from d2a2_core.documents import NUMBER, check_schema, parse_json, read_json
+from d2a2_core.documents import NUMBER, check_schema, parse_json, read_json, read_yaml
 
 CAMERA = {
     "type": "object",
@@ -36,3 +36,17 @@ def test_a_conforming_file_comes_back(tmp_path):
     value = read_json(tmp_path / "c.json")
     check_schema(value, CAMERA, "c")
     assert value["K"][2] == 2.5
+
+
+@pytest.mark.parametrize(
+    "text", [b"a: [", b"\xff\xfe\x00", b"a: !!python/object:os.system x", b"[" * 50_000, b"a: 2020-99-99"]
+)
+def test_what_is_no_yaml_is_a_value_error_that_names_the_file(tmp_path, text):
+    (tmp_path / "c.yaml").write_bytes(text)
+    with pytest.raises(ValueError, match=r"c\.yaml is not valid YAML"):
+        read_yaml(tmp_path / "c.yaml")
+
+
+def test_yaml_gives_plain_values(tmp_path):
+    (tmp_path / "c.yaml").write_text("a: {b: [1, 2.5, x]}")
+    assert read_yaml(tmp_path / "c.yaml") == {"a": {"b": [1, 2.5, "x"]}}
