@@ -4,6 +4,8 @@ D2A2_FUZZ=20000 sets the number of messages, and checks how long a good pair wai
 """
 
 import os
+import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -177,8 +179,12 @@ class Running:
         return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
 
     def close(self):
-        self.process.kill()
-        self.process.wait(10)
+        # Killed, it would leave its segment of shared memory behind.
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
         self.node.destroy_node()
 
 

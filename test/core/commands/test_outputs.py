@@ -15,7 +15,7 @@ from d2a2_core.data.sample_recording import write_recording
 from d2a2_core.files import check_outputs, replacing
 from d2a2_core.network.lite import D2A2Lite
 from d2a2_core.network.sigma_head import SigmaHead
-from d2a2_core.weights import save_weights, sha256, to_official, zoo
+from d2a2_core.weights import save_weights, sha256, zoo
 from d2a2_core.weights.sidecars import SIGMA, save_sigma_head
 
 MINE = b"what a user made, and has no copy of"
@@ -146,7 +146,8 @@ def outputs(tmp_path, tiny):
     source.write_bytes(tiny.read_bytes())
     out = tmp_path / "out"
     tiny_run = ["--data", "shapes", "--model", "{model: d2a2, scale: 4, channels: 8, blocks: 1}", "--crop", 16,
-                "--steps", 1, "--batch-size", 1, "--workers", 0, "--device", "cpu", "--tensorboard", "false"]  # fmt: skip
+                "--steps", 1, "--batch-size", 1, "--workers", 0, "--device", "cpu", "--tensorboard", "false",
+                "--validate-batches", 1]  # fmt: skip
     scored = ["evaluate", "--dataset", "lu", "--root", tmp_path, "--scale", 4, "--method", "bicubic"]
     # Never read: the output is checked first.
     for name in ("RGB", "Depth"):
@@ -283,6 +284,7 @@ def test_replacing_does_not_write_through_links(tmp_path):
     assert {(tmp_path / name).read_text() for name in "abc"} == {"new"}
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_before_its_first_checkpoint_starts_again(tmp_path, tiny):
     command = outputs(tmp_path, tiny)["train"][0]
     assert run(*command) == 0
@@ -292,11 +294,3 @@ def test_a_run_that_ended_before_its_first_checkpoint_starts_again(tmp_path, tin
     for damage in (lambda: manifest.write_text(json.dumps([])), manifest.unlink):
         damage()
         assert run(*command) == 2
-
-
-def test_official_checkpoints_hold_what_the_model_holds(tmp_path, tiny):
-    """What `convert` writes is whole also where another file was: its own name appears last."""
-    state = to_official({"tail2.bias": torch.ones(1)})
-    with replacing(tmp_path / "x.pth") as partial:
-        torch.save(state, partial)
-    assert torch.load(tmp_path / "x.pth", weights_only=True).keys() == state.keys()
