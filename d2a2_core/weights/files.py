@@ -20,7 +20,9 @@ from d2a2_core.files import replacing
 from d2a2_core.network import D2A2, D2A2Lite, build_outline
 
 # By whether a network's own tensor is floating-point; all take at most twice the file's bytes.
-_TYPES = {True: (torch.float32, torch.float16, torch.bfloat16, torch.float64), False: (torch.int64, torch.int32)}
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+# Counters too may come as floats: a checkpoint converted as a whole to another precision has them so.
+_TYPES = {True: _FLOATS, False: (torch.int64, torch.int32, *_FLOATS)}
 _CARD = {
     "type": "object",
     "properties": {
@@ -179,10 +181,10 @@ def checked_tensor(tensor: Tensor, name: str, like: Tensor, path: str | Path) ->
     """
     if tensor.dtype not in _TYPES[like.is_floating_point()]:
         raise WeightsError(f"{path}: {name} is {tensor.dtype}, expected {like.dtype}; get the file again")
-    tensor = tensor.to(like.dtype, copy=True)
     # The sum alone tells most, in a fraction of the time; that of huge values may be infinite, too.
     if not math.isfinite(tensor.sum().item()) and not torch.isfinite(tensor).all():
         raise WeightsError(f"{path}: {name} holds NaN or infinity, so that no depth comes out; get the file again")
+    tensor = tensor.to(like.dtype, copy=True)
     if name.endswith("running_var") and (tensor < 0).any():
         raise WeightsError(f"{path}: {name} is a variance, but holds negative values; get the file again")
     return tensor
