@@ -31,13 +31,15 @@ class RecordingError(ValueError):
 class Frame:
     """One frame. ``color`` uint8 RGB (H, W, 3); ``depth_mm`` uint16 (h, w), 0 invalid; ``truth`` (H, W) metres or None.
 
-    ``depth_mm`` is in millimetres, or in counts of another unit, which the files do not tell.
+    ``depth_mm`` is in millimetres, or in counts of another unit, which the files do not tell. ``turned`` says whether ``color``
+    was turned upright, as the file's EXIF orientation wants it.
     """
 
     name: str
     color: np.ndarray
     depth_mm: np.ndarray
     truth: np.ndarray | None
+    turned: bool = False
 
     @property
     def depth(self) -> np.ndarray:
@@ -74,12 +76,8 @@ class Recording:
     def __getitem__(self, index: int) -> Frame:
         name = self.names[index]
         truth = self._truths.get(name)
-        return Frame(
-            name,
-            _read_color(self._colors[name]),
-            _read_mm(self._depths[name]),
-            to_metres(_read_mm(truth)) if truth else None,
-        )
+        color, turned = _read_color(self._colors[name])
+        return Frame(name, color, _read_mm(self._depths[name]), to_metres(_read_mm(truth)) if truth else None, turned)
 
     @cached_property
     def calibration(self) -> dict | None:
@@ -144,7 +142,8 @@ class Recording:
 def read_frame(color: str | Path, depth: str | Path) -> Frame:
     """One pair from two files: a colour image, and a 16-bit PNG in millimetres."""
     color, depth = Path(color), Path(depth)
-    return Frame(color.name.split(".")[0], _read_color(color), _read_mm(depth), None)
+    pixels, turned = _read_color(color)
+    return Frame(color.name.split(".")[0], pixels, _read_mm(depth), None, turned)
 
 
 def _open(path: Path, most_pixels: int = images.MOST_COLOR_PIXELS) -> ImageFile:
@@ -156,14 +155,16 @@ def _open(path: Path, most_pixels: int = images.MOST_COLOR_PIXELS) -> ImageFile:
         raise RecordingError(f"{path} cannot be read: {error}") from error
 
 
-def _read_color(path: Path) -> np.ndarray:
-    """RGB uint8 (H, W, 3), turned upright where EXIF says how the image lies; 16-bit grey is scaled by its own percentiles."""
+def _read_color(path: Path) -> tuple[np.ndarray, bool]:
+    """RGB uint8 (H, W, 3), and whether it was turned upright as EXIF says; 16-bit grey is scaled by its own percentiles."""
     try:
         image = _open(path)
-        pixels = images.turned(images.color_pixels(image), images.orientation(image))
+        orientation = images.orientation(image)
+        pixels = images.turned(images.color_pixels(image), orientation)
     except images.ImageError as error:
         raise RecordingError(f"{path} cannot be read as an image: it {error}") from error
-    return pixels if pixels.ndim == 3 else images.grey_to_rgb(pixels, *images.grey_range(pixels))
+    color = pixels if pixels.ndim == 3 else images.grey_to_rgb(pixels, *images.grey_range(pixels))
+    return color, orientation != 1
 
 
 def _read_mm(path: Path) -> np.ndarray:

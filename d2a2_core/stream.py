@@ -12,25 +12,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from d2a2_core.depth.diagnosis import DepthProblem, depth_problem
-from d2a2_core.depth.lr_grid import MAX_SHAPE_DIFFERENCE, SAME_SHAPE, shape_difference
+from d2a2_core.depth.diagnosis import depth_problem
 from d2a2_core.depth.provenance import POINTS_PROVENANCE, only
 from d2a2_core.depth.units import check_depth_unit, to_millimetres
 from d2a2_core.errors import CodedError
-from d2a2_core.geometry import Camera, CameraPair, Extrinsics, back_project
+from d2a2_core.geometry import CameraPair, Extrinsics, back_project
 from d2a2_core.geometry.transform_tree import plain_frame
-from d2a2_core.messages.camera_info import (
-    RECTIFIED_INPUTS,
-    camera_from_info,
-    has_distortion,
-    info_with_camera,
-    is_rectified,
-    rectified_info,
-    resized_info,
-    with_usable_k,
-)
+from d2a2_core.messages.camera_info import RECTIFIED_INPUTS, info_with_camera
 from d2a2_core.messages.cloud import pack_cloud
 from d2a2_core.messages.encodings import metres_per_count
+from d2a2_core.messages.image_view import ImageView, image_view
 from d2a2_core.messages.pair_reader import ImageReader, PairReader
 from d2a2_core.pipeline import PipelineResult, PipelineSettings
 
@@ -185,7 +176,8 @@ class Stream:
 
     Attributes:
         last_stamp: Stamp in ns of the newest result, None before the first.
-        depth_problem: What is wrong with the depth of the newest pair that could be read, None where it is understood.
+        doubts: Code and message of what a person should look at, of the newest pair whose images could be read: depth that is not
+            understood, camera infos, registration. Empty where nothing is doubtful.
     """
 
     def __init__(self, engine: Engine, host: Host, topics: Topics) -> None:
@@ -194,11 +186,12 @@ class Stream:
         self.last_stamp: int | None = None
         self._reader = PairReader(host)
         self._registration, self._offset = "", (0, 0)
-        self.depth_problem: DepthProblem | None = None
+        self.doubts: tuple[tuple[str, str], ...] = ()
+        self._found: list[tuple[str, str]] = []
 
     def restart(self) -> None:
         """Stamps begin anew: the next pair is the first of another stream."""
-        self.last_stamp = None
+        self.last_stamp, self.doubts = None, ()
         self._reader.reset()
         self.engine.reset()
 
@@ -229,6 +222,16 @@ class Stream:
         if self.last_stamp is not None and stamp <= self.last_stamp:
             raise CodedError("stale", "dropped a pair whose stamp is not after the last published one")
         color, depth = self._reader.read(pair.color, pair.depth, options.depth_unit)
+        self._found = []
+        try:
+            return self._compute(pair, color, depth, stamp, options, sigma)
+        finally:
+            # At once: another thread may be reading it.
+            self.doubts = tuple(self._found)
+
+    def _compute(
+        self, pair: PairMessages, color: np.ndarray, depth: np.ndarray, stamp: int, options: StreamOptions, sigma: bool
+    ) -> StreamResult:
         self._note_depth(depth, options.depth_unit or metres_per_count(pair.depth))
         frames = plain_frame(pair.color.header.frame_id), plain_frame(pair.depth.header.frame_id)
         header = self._host.header(stamp, plain_frame(options.output_frame) or frames[0])
@@ -264,57 +267,26 @@ class Stream:
         self.last_stamp = stamp
         return StreamResult(header, stamp, result, info)
 
-    def _view(self, which: str, info: Any | None, size: tuple[int, ...], header: Any, options: StreamOptions) -> _View:
-        """What the camera info says of the image of ``size`` (H, W) that really came; what is wrong with it is reported."""
-        if info is None:
-            return _View(problem="none came")
-        topic, frame = getattr(self.topics, which), info.header.frame_id
-        rectified = is_rectified(options.rectified_input, which, topic) and has_distortion(info)
-        if rectified:
-            try:
-                info = rectified_info(info)
-            except ValueError as error:
-                return self._unusable(f"{which}_info_rectified", f"camera info for {topic} is not used: it {error}")
-        height, width = size
-        whole = info.width and info.height and not info.roi.width
-        stretched = shape_difference(size, (info.height, info.width)) if whole else 1.0
-        shapes = f"camera info of '{frame}' is for {info.width}x{info.height}, its image has {width}x{height}"
-        info, assumed = with_usable_k(info)
-        if assumed:
-            self._host.report(f"{which}_info_k", f"camera info of '{frame}': {assumed}")
-        info = resized_info(info, width, height, header)
-        try:
-            camera = camera_from_info(info)
-        except ValueError as error:
-            return self._unusable(f"{which}_info", f"camera info of '{frame}': {error}", info)
-        oblong = max(camera.fx / camera.fy, camera.fy / camera.fx)
-        if stretched >= MAX_SHAPE_DIFFERENCE and oblong >= MAX_SHAPE_DIFFERENCE:
-            return self._unusable(
-                f"{which}_info_shape", f"{shapes}, which is turned or cut: the calibration is not used"
-            )
-        if stretched > SAME_SHAPE:
-            self._host.report(
-                f"{which}_info_shape",
-                f"{shapes}: it is stretched to that; if the driver cuts the image, the calibration is wrong",
-            )
-        if camera.distorted and not info.distortion_model:
-            self._host.report(
-                f"{which}_distortion",
-                f"camera info of '{frame}' has {len(info.d)} distortion coefficients without a model's name; they are taken as "
-                f"those of {camera.model}",
-            )
-        return _View(info, camera, rectified)
+    def _view(
+        self, which: str, info: Any | None, size: tuple[int, ...], header: Any, options: StreamOptions
+    ) -> ImageView:
+        view = image_view(which, info, size, header, getattr(self.topics, which), options.rectified_input)
+        # By hand: depth's camera is not used then.
+        if not (which == "depth" and self.engine.settings.registration == "off"):
+            for code, message in view.doubts:
+                self._doubt(code, message)
+        return view
 
-    def _unusable(self, code: str, message: str, info: Any | None = None) -> _View:
+    def _doubt(self, code: str, message: str) -> None:
+        self._found.append((code, message))
         self._host.report(code, message)
-        return _View(info, problem=message)
 
     def _note_depth(self, depth: np.ndarray, unit: float) -> None:
         """Reports depth that is not understood; the pair is computed all the same, it may be that nothing is in view."""
         settings = self.engine.settings
-        self.depth_problem = depth_problem(depth, settings.min_depth, settings.max_depth, unit)
-        if self.depth_problem is not None:
-            self._host.report(self.depth_problem.code, self.depth_problem.message)
+        problem = depth_problem(depth, settings.min_depth, settings.max_depth, unit)
+        if problem is not None:
+            self._doubt(problem.code, problem.message)
 
     def _note_result(self, result: PipelineResult) -> None:
         if result.offset != self._offset:
@@ -324,24 +296,7 @@ class Stream:
             self._registration = result.registration
             self._host.inform(result.registration)
         for code, message in result.doubts:
-            self._host.report(code, message)
-
-
-@dataclass(frozen=True)
-class _View:
-    """What a camera info says of an image.
-
-    Attributes:
-        info: The info for the image as it came; None without one.
-        camera: Its camera; None where the info does not give one.
-        rectified: Whether the image comes without the distortion of the info that was sent.
-        problem: Why there is no camera, for people.
-    """
-
-    info: Any | None = None
-    camera: Camera | None = None
-    rectified: bool = False
-    problem: str = ""
+            self._doubt(code, message)
 
 
 def stamp_ns(header: Any) -> int:

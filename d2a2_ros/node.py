@@ -316,9 +316,10 @@ class UpsampleNode(GuardedNode):
             state["shared memory"] = self._memory.text()
         name, now = self.get_fully_qualified_name(), self.get_clock().now()
         figures = state | self._figures | offset | self._pairing.figures()
-        depth = self.stream.depth_problem
-        empty = depth and Problem(depth.code, depth.message)  # logged with each pair
-        problem = late or silence or loss or drift or self.statistics.fault or empty or room
+        doubts = self.stream.doubts  # logged with each pair
+        doubt = Problem(*doubts[0]) if doubts else None
+        figures["doubts"] = ", ".join(code for code, _ in doubts)
+        problem = late or silence or loss or drift or self.statistics.fault or doubt or room
         self._diagnostics_out.publish(diagnostic_array(name, now, self.statistics, figures, problem))
 
     def _look_at_memory(self) -> None:

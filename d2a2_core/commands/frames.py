@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
 from d2a2_core.commands.options import add_network_options, add_overwrite, add_registration, add_size, parse_size
 from d2a2_core.files import check_outputs, is_our_png, write_png
+
+if TYPE_CHECKING:
+    from d2a2_core.recording import Frame
 
 
 def _upsample_options(p: argparse.ArgumentParser) -> None:
@@ -47,6 +53,28 @@ def _check_upsampled(o: argparse.Namespace, folder: Path | None, names: list[str
     check_outputs(outputs, is_our_png, inputs, o.overwrite)
 
 
+class _Findings:
+    """What a person should look at, and in how many of the frames it was found."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def add(self, frame: Frame, doubts: Iterable[tuple[str, str]]) -> None:
+        """Takes those of one frame."""
+        if frame.turned:
+            height, width = frame.color.shape[:2]
+            self._counts[
+                f"note: the colour image was turned upright by its EXIF orientation, to {width}x{height} pixels; depth and "
+                "calibration must be those of the upright image"
+            ] += 1
+        self._counts.update(f"warning: {message}" for _, message in doubts)
+
+    def print(self, frames: int) -> None:
+        """Prints each once, on stderr."""
+        for message, count in self._counts.items():
+            print(message + (f" ({count} of {frames} frames)" if frames > 1 else ""), file=sys.stderr)
+
+
 def _upsample(o: argparse.Namespace) -> None:
     from tqdm import tqdm
 
@@ -63,13 +91,14 @@ def _upsample(o: argparse.Namespace) -> None:
         raise ValueError(f"expected one recording folder, or one colour and one depth image, got {len(o.input)} paths")
     if len(o.input) == 1:
         frames = Recording(o.input[0])
-        views = {} if o.calibration else frames.views()
+        rig = CameraRig() if o.calibration else frames.rig
         _check_upsampled(o, frames.folder, frames.names)
     else:
-        frames, views = [read_frame(*o.input)], {}
+        frames, rig = [read_frame(*o.input)], CameraRig()
         _check_upsampled(o, None, [frames[0].name])
     if o.calibration:
-        views = CameraRig.read(o.calibration).views(frames[0].depth_mm.shape)
+        rig = CameraRig.read(o.calibration)
+    views, findings = rig.views(frames[0].depth_mm.shape), _Findings()
     settings = PipelineSettings(
         registration=o.registration,
         max_fill_px=o.max_fill_px,
@@ -88,13 +117,13 @@ def _upsample(o: argparse.Namespace) -> None:
         problem = depth_problem(depth, settings.min_depth, settings.max_depth, unit)
         problems += [(frame.name, problem)] if problem else []
         result = pipeline.process(CameraPair(frame.color, depth, **views))
+        findings.add(frame, [*rig.doubts(), *result.doubts])
         write_png(o.out / f"{frame.name}.depth.png", to_millimetres(result.depth))
         write_png(o.out / f"{frame.name}.provenance.png", result.provenance)
         if result.sigma is not None:
             write_png(o.out / f"{frame.name}.sigma.png", to_millimetres(10 * result.sigma))
     print(f"{len(frames)} depth images written to {o.out}; {result.registration}")
-    for _, message in result.doubts:
-        print(f"warning: {message}", file=sys.stderr)
+    findings.print(len(frames))
     if problems:
         name, problem = problems[0]
         print(f"{len(problems)} of {len(frames)} frames gave little or no depth; {name}: {problem.message}")
@@ -117,11 +146,13 @@ def _offset(o: argparse.Namespace) -> None:
     frames = Recording(o.recording)
     front_end, settings = FrontEnd(SCALES), FrontEndSettings(o.registration)
     watchdog = EdgeOffset(window=max(len(frames), 1), min_frames=1)
-    corrector, views = OffsetCorrector(watchdog), frames.views()
+    corrector, views, findings = OffsetCorrector(watchdog), frames.views(), _Findings()
     for i in tqdm(range(len(frames)), unit="frame", disable=None):
         frame = frames[i]
         measured = front_end.prepare(CameraPair(frame.color, frame.depth, **views), settings)
+        findings.add(frame, [*frames.rig.doubts(), *measured.doubts])
         corrector.watch(measured.color, measured.lr[0, 0].numpy(), measured.scale, (0, 0), correct=False)
+    findings.print(len(frames))
     found = watchdog.estimate()
     if found is None:
         print(f"{len(frames)} frames: too few depth edges, or no offset within {watchdog.max_shift:g} pixels fits")

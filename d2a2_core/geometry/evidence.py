@@ -48,6 +48,7 @@ def weigh(pair: CameraPair) -> Verdict:
     2. Intrinsics and size: the colour camera's, for an image as large as the colour image.
     3. The frame_ids: different ones with a transform between them, or extrinsics that a person gave.
     4. Intrinsics: the colour camera's, resized to the depth image; or, in the same frame, but for the distortion or the size.
+       Others in the same frame are doubtful where depth has the colour image's size, or colour alone is rectified.
 
     In the same frame and without camera infos nothing can be known, and depth is taken as registered.
     """
@@ -92,7 +93,17 @@ def _weigh_same_place(pair: CameraPair, frame: str) -> Verdict:
             "another size",
             assumed=True,
         )
-    return Verdict(False, f"{frame}, but other intrinsics than the colour camera's")
+    return _other_intrinsics(pair, f"{frame}, but other intrinsics than the colour camera's", depth)
+
+
+def _other_intrinsics(pair: CameraPair, why: str, depth: Camera) -> Verdict:
+    """In the same frame: a camera of its own, unless a driver or a node left the wrong camera info beside registered depth."""
+    if pair.color_rectified and depth.distorted:
+        said = 'colour is rectified, depth is not by the name of its topic (if it is, set rectified_input to "both")'
+        return Verdict(False, f"{why}; {said}", conflict=True)
+    if pair.depth.shape != pair.color.shape[:2] or pair.depth_rectified or pair.extrinsics:
+        return Verdict(False, why)
+    return Verdict(False, f"{why}, although it has the colour image's size", conflict=True)
 
 
 def _weigh_places(pair: CameraPair, frames: str) -> Verdict:

@@ -113,6 +113,12 @@ class CameraRig:
         """Whether depth is in the colour camera's place: no transform is known, or it is the identity."""
         return self.extrinsics is None or self.extrinsics.is_identity()
 
+    def doubts(self) -> list[tuple[str, str]]:
+        """Code and message of what a person should look at in the cameras."""
+        cameras = {"color": self.color, "depth": self.depth}
+        said = [(which, camera.doubt()) for which, camera in cameras.items() if camera]
+        return [(f"{which}_info_centre", f"calibration's entry {which}: {doubt}") for which, doubt in said if doubt]
+
     def depth_camera(self, size: tuple[int, ...]) -> Camera | None:
         """The depth camera, or the colour camera resized to depth images of ``size`` (h, w) where there is none."""
         if self.depth is None and self.color is not None:
@@ -128,7 +134,7 @@ class CameraRig:
         return {
             "color_camera": self.color,
             "depth_camera": self.depth_camera(depth_size),
-            "extrinsics": self.extrinsics,
+            "extrinsics": self.extrinsics or Extrinsics.identity(),
             "color_frame": "color",
             "depth_frame": "color" if self.registered else "depth",
         }

@@ -276,6 +276,69 @@ def test_what_is_doubtful_is_reported():
     engine.changes = {"doubts": (("registration_evidence", "one says so, one says no"), ("axis_ratio", "cut?"))}
     stream.process(pair(), StreamOptions())
     assert host.reports[-2:] == [("registration_evidence", "one says so, one says no"), ("axis_ratio", "cut?")]
+    assert stream.doubts == engine.changes["doubts"]
+    engine.changes = {}
+    stream.process(pair(10), StreamOptions())
+    assert stream.doubts == ()
+
+
+def test_doubts_of_a_pair_that_could_not_be_computed_are_its_own():
+    stream, engine, _ = make()
+    engine.process = lambda *_: (_ for _ in ()).throw(CodedError("no_depth_camera", "missing"))
+    with pytest.raises(CodedError):
+        stream.process(pair(infos=(info(24, 32), None)), StreamOptions())
+    assert [code for code, _ in stream.doubts] == ["color_info_shape"]
+    stream.restart()
+    assert stream.doubts == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "said"),
+    [
+        # K is that of an image twice as large, of one of another shape, without a centre, by columns, or with both swapped.
+        ({"k": [40, 0, 31.5, 0, 42, 23.5, 0, 0, 1]}, "centre", "image of about 64x48"),
+        (
+            {"k": [40, 0, 63.5, 0, 42, 35.5, 0, 0, 1], "width": 64, "height": 48},
+            "centre",
+            "of 64x48 pixels: is K that of",
+        ),
+        ({"k": [20, 0, 0, 0, 21, 0, 0, 0, 1]}, "centre", "is K incomplete"),
+        ({"k": [20, 0, 0, 0, 21, 0, 15.5, 11.5, 1]}, "centre", "is K incomplete"),
+        ({"k": [20, 0, 11.5, 0, 21, 15.5, 0, 0, 1]}, "centre", "image of about 24x32"),
+        ({"k": [20, 4, 15.5, 0, 21, 11.5, 0, 0, 1]}, "skew", "K[1]=4"),
+        ({"width": 0, "height": 0}, "size", "taken as for 32x24"),
+        ({"k": [20, 0, 17.5, 0, 21, 10, 0, 0, 1]}, "", ""),
+        ({"k": [20, 0.1, 15.5, 0, 21, 11.5, 0, 0, 1]}, "", ""),
+    ],
+)
+def test_a_k_that_does_not_fit_its_image_is_doubted(fields, code, said):
+    stream, engine, host = make()
+    given = info(32, 24)
+    for name, value in fields.items():
+        setattr(given, name, np.array(value, float) if name == "k" else value)
+    stream.process(pair(infos=(given, None)), StreamOptions())
+    assert host.codes == ([f"color_info_{code}"] if code else [])
+    assert said in "".join(message for _, message in stream.doubts)
+    assert engine.pairs[0].color_camera is not None
+    assert (given.width, given.height) == (fields.get("width", 32), fields.get("height", 24))
+
+
+def test_the_centre_of_a_cut_image_may_lie_anywhere():
+    stream, engine, host = make()
+    given = info(64, 48)
+    given.roi.width, given.roi.height = 32, 24
+    stream.process(pair(infos=(given, None)), StreamOptions())
+    assert engine.pairs[0].color_camera.cx == 32
+    assert not host.codes
+
+
+def test_depths_camera_info_is_not_doubted_where_it_is_not_used():
+    blank = info(8, 6, "d")
+    blank.k[:] = blank.p[:] = 0
+    for registration, said in (("auto", ["depth_info"]), ("off", [])):
+        stream, _, host = make(registration=registration)
+        stream.process(pair(infos=(info(32, 24), blank)), StreamOptions())
+        assert host.codes == [code for code, _ in stream.doubts] == said
 
 
 def test_outputs_are_made_only_where_wanted_and_as_chosen():
@@ -301,9 +364,7 @@ def test_depth_that_is_not_understood_is_told_and_recovers_by_itself():
         messages = pair(stamp)
         messages.depth.pixels = np.full(LR_SIZE, metres, np.float32)
         stream.process(messages, StreamOptions())
-        if metres != 1.5:
-            assert stream.depth_problem.code == ("depth_limits" if metres else "no_depth_values")
-    assert stream.depth_problem is None
+        assert [code for code, _ in stream.doubts] == {1500: ["depth_limits"], 0: ["no_depth_values"], 1.5: []}[metres]
     assert len(engine.pairs) == 3  # published all the same: nothing may be in view
     said = [report for report in host.reports if report[0] in ("depth_limits", "no_depth_values")]
     assert said == [

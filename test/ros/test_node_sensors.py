@@ -4,6 +4,7 @@ import io
 import sys
 import time
 import types
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -549,3 +550,33 @@ def test_an_offset_can_be_set_while_running_and_is_shown(bench):
     assert np.isnan(depth[-2:]).all()
     assert np.isfinite(depth[:-2, 3:]).all()
     assert b.node._figures["corrected offset [px]"] == "+3 -2"
+
+
+@pytest.mark.parametrize(
+    ("code", "registration", "bad", "good"),
+    [
+        ("axis_ratio", "off", {"size": (8, 10)}, {"size": (8, 12)}),
+        ("registration_evidence", "auto", {"depth": replace(COLOR_CAMERA, fx=44.0)}, {}),
+        ("color_info_centre", "auto", {"color": replace(COLOR_CAMERA, cx=47.5)}, {}),
+    ],
+)
+def test_a_doubt_is_on_diagnostics_until_it_is_settled(bench, code, registration, bad, good):
+    def send(stamp, size=(32, 48), color=COLOR_CAMERA, depth=COLOR_CAMERA):
+        b.send("color/camera_info", info_from_camera(color, stamped(0, "color_frame")))
+        b.send("depth/camera_info", info_from_camera(depth, stamped(0, "color_frame")))
+        b.wait(lambda: all(b.node._infos.get(which) for which in ("color", "depth")))
+        b.wait(lambda: (b.node._infos["color"].k[2], b.node._infos["depth"].k[0]) == (color.cx, depth.fx))
+        b.send_pair(stamp, depth=np.full(size, 1500, np.uint16))
+
+    def state():
+        status = b.out["/diagnostics"][-1].status[0] if b.out["/diagnostics"] else DiagnosticStatus(level=b"x")
+        values = {v.key: v.value for v in status.values}
+        return status.level, values.get("problem"), values.get("doubts")
+
+    b = bench(registration=registration)
+    b.listen(DEPTH, Image)
+    b.listen("/diagnostics", DiagnosticArray)
+    send(1.0, **bad)
+    b.wait(lambda: state()[:2] == (DiagnosticStatus.WARN, code) and code in state()[2])
+    send(2.0, **good)
+    b.wait(lambda: state() == (DiagnosticStatus.OK, "", ""))

@@ -11,6 +11,8 @@ from d2a2_core.geometry.plan import RegistrationError, plan_registration
 
 COLOR = Camera(128, 96, 110.0, 110.0, 63.5, 47.5)
 LENS = replace(COLOR, model="plumb_bob", distortion=(-0.2, 0.05, 0.0, 0.0, 0.0))
+OTHER = replace(COLOR, fx=115.0, fy=115.0)
+RAW_LENS = replace(LENS.resized(64, 48), fx=52.0)
 RAW = Camera(64, 48, 50.0, 50.0, 31.5, 23.5)
 BESIDE = np.array([0.05, 0.0, 0.0])
 NAMED = "/camera/aligned_depth_to_color/image_raw"
@@ -63,7 +65,11 @@ SAME = ("color", "color")
         ({"color": LENS, "depth": COLOR, "tf": BESIDE}, True, "although TF puts", "registration_evidence"),
         ({"color": LENS, "depth": COLOR, "tf": BESIDE, "depth_rectified": True}, False, "it is in frame 'depth'", ""),
         ({"color": LENS, "depth": COLOR}, True, "intrinsics are the colour camera's", "assumed_registered"),
-        ({"color": COLOR, "depth": LENS, "frames": SAME}, False, "other intrinsics", ""),
+        ({"color": COLOR, "depth": LENS, "frames": SAME}, False, "the colour image's size", "registration_evidence"),
+        ({"depth": OTHER, "frames": SAME}, False, "the colour image's size", "registration_evidence"),
+        ({"depth": OTHER, "frames": SAME, "stated": np.zeros(3)}, False, "other intrinsics", ""),
+        ({"depth": LENS, "frames": SAME, "color_rectified": True}, False, "set rectified_input", "registration_evidence"),
+        ({"depth": RAW_LENS, "frames": SAME, "color_rectified": True}, False, "set rectified_input", "registration_evidence"),
         ({"color": RAW.resized(128, 96), "depth": LENS, "topic": NAMED}, True, "although", "registration_evidence"),
         ({"depth": replace(COLOR, width=32, height=24), "frames": SAME}, True, "repeats", "assumed_registered"),
         # In the same frame nothing else can be known.

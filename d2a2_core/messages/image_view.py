@@ -1,0 +1,110 @@
+"""What a camera info says of an image as it really came: its camera, or why there is none, and what is doubtful about it."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+from d2a2_core.depth.lr_grid import MAX_SHAPE_DIFFERENCE, SAME_SHAPE, shape_difference
+from d2a2_core.geometry import Camera
+from d2a2_core.messages.camera_info import (
+    camera_from_info,
+    has_distortion,
+    is_rectified,
+    rectified_info,
+    resized_info,
+    with_usable_k,
+)
+
+
+@dataclass(frozen=True)
+class ImageView:
+    """What a camera info says of an image.
+
+    Attributes:
+        info: The info for the image as it came; None without one.
+        camera: Its camera; None where the info does not give one.
+        rectified: Whether the image comes without the distortion of the info that was sent.
+        problem: Why there is no camera, for people.
+        doubts: Code and message of what a person should look at, the problem included unless no info came.
+    """
+
+    info: Any | None = None
+    camera: Camera | None = None
+    rectified: bool = False
+    problem: str = ""
+    doubts: tuple[tuple[str, str], ...] = ()
+
+
+def image_view(
+    which: str, info: Any | None, size: tuple[int, ...], header: Any, topic: str, rectified_input: str
+) -> ImageView:
+    """Reads what ``info`` says of an image of ``size`` (H, W).
+
+    Args:
+        which: "color" or "depth".
+        info: CameraInfo, or anything with its fields; None where none came.
+        header: Of the image; the info returned has it.
+        topic: Of the image.
+        rectified_input: One of :data:`d2a2_core.messages.camera_info.RECTIFIED_INPUTS`.
+    """
+    if info is None:
+        return ImageView(problem="none came")
+    frame, (height, width) = info.header.frame_id, size
+    rectified = is_rectified(rectified_input, which, topic) and has_distortion(info)
+    if rectified:
+        try:
+            info = rectified_info(info)
+        except ValueError as error:
+            return _unusable(f"{which}_info_rectified", f"camera info for {topic} is not used: it {error}")
+    doubts = []
+    if not (info.width and info.height):
+        info = copy.deepcopy(info)
+        info.width, info.height = width, height
+        doubts.append((
+            f"{which}_info_size",
+            f"camera info of '{frame}' has no size; it is taken as for {width}x{height} pixels, those of its image",
+        ))  # fmt: skip
+    whole = not info.roi.width
+    stretched = shape_difference(size, (info.height, info.width)) if whole else 1.0
+    shapes = f"camera info of '{frame}' is for {info.width}x{info.height}, its image has {width}x{height}"
+    info, assumed = with_usable_k(info)
+    if assumed:
+        doubts.append((f"{which}_info_k", f"camera info of '{frame}': {assumed}"))
+    declared, info = info, resized_info(info, width, height, header)
+    try:
+        camera = camera_from_info(info)
+    except ValueError as error:
+        return _unusable(f"{which}_info", f"camera info of '{frame}': {error}", info)
+    oblong = max(camera.fx / camera.fy, camera.fy / camera.fx)
+    if stretched >= MAX_SHAPE_DIFFERENCE and oblong >= MAX_SHAPE_DIFFERENCE:
+        return _unusable(f"{which}_info_shape", f"{shapes}, which is turned or cut: the calibration is not used")
+    if stretched > SAME_SHAPE:
+        doubts.append((
+            f"{which}_info_shape",
+            f"{shapes}: it is stretched to that; if the driver cuts the image, the calibration is wrong",
+        ))  # fmt: skip
+    # Of an image that is cut, the principal point lies anywhere.
+    centre = camera.resized(declared.width, declared.height).doubt() if whole else ""
+    if centre:
+        doubts.append((f"{which}_info_centre", f"camera info of '{frame}': {centre}"))
+    if skew := _skew(declared):
+        doubts.append((f"{which}_info_skew", f"camera info of '{frame}': {skew}"))
+    if camera.distorted and not info.distortion_model:
+        doubts.append((
+            f"{which}_distortion",
+            f"camera info of '{frame}' has {len(info.d)} distortion coefficients without a model's name; they are taken as "
+            f"those of {camera.model}",
+        ))  # fmt: skip
+    return ImageView(info, camera, rectified, doubts=tuple(doubts))
+
+
+def _unusable(code: str, message: str, info: Any | None = None) -> ImageView:
+    return ImageView(info, problem=message, doubts=((code, message),))
+
+
+def _skew(info: Any) -> str:
+    """What K's skew, which is not used, would move by more than a pixel; empty where it does not."""
+    moved = abs(float(info.k[1])) * info.height / 2 / float(info.k[4])
+    return f"K has a skew (K[1]={info.k[1]:.4g}), which is not used: up to {moved:.1f} px are lost" if moved > 1 else ""
