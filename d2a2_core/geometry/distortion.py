@@ -21,6 +21,10 @@ _NAMES = {
     ),
 }
 _FORMULAS = {name: formula for formula, names in _NAMES.items() for name in names.split()}
+#: Enumerations of SDKs, as Python prints them: distortion.brown_conrady, OB_DISTORTION_BROWN_CONRADY, RS2_DISTORTION_...
+_PREFIX = re.compile("^(rs2?|ob)?distortion(model)?")
+#: What is a fisheye by its name, whatever its coefficients mean: without any it is an ideal one.
+_FISHEYE = re.compile("fisheye|equidistan|kannala")
 #: Coefficients that a formula has.
 _LENGTHS = {"plumb_bob": 8, "rational_polynomial": 8, "modified_brown_conrady": 5, "equidistant": 4}
 #: What coefficients without a name mean, by their number, as OpenCV takes them.
@@ -47,12 +51,15 @@ def distortion_formula(name: str, coefficients: tuple[float, ...]) -> tuple[str,
     Raises:
         ValueError: Coefficients that are not finite, whose formula is not known, or that are beyond the formula's.
     """
-    plain = re.sub("[^a-z0-9]", "", name.lower())
-    formula = _FORMULAS.get(plain, "")
+    plain = _PREFIX.sub("", re.sub("[^a-z0-9]", "", name.lower()))
+    # Some names end with the number of coefficients: radtan5, OPENCV8.
+    formula = _FORMULAS.get(plain) or _FORMULAS.get(plain.rstrip("0123456789"), "")
     coefficients = tuple(float(value) for value in coefficients)
     if not all(map(math.isfinite, coefficients)):
         raise ValueError(f"expected finite distortion coefficients, got {coefficients}")
-    if plain == "none" or (not any(coefficients) and formula != "equidistant"):
+    if not any(coefficients) and _FISHEYE.search(plain):
+        formula = "equidistant"
+    elif plain == "none" or (not any(coefficients) and formula != "equidistant"):
         return "", ()
     if not plain:
         formula = _UNNAMED.get(len(coefficients), "")
@@ -60,7 +67,8 @@ def distortion_formula(name: str, coefficients: tuple[float, ...]) -> tuple[str,
             raise ValueError(
                 f"{len(coefficients)} distortion coefficients without a model's name; expected 4, 5, 8, 12 or 14, or a name"
             )
-    if not formula or (plain == "thinprismfisheye" and any(coefficients)):
+    # COLMAP's and Project Aria's fisheyes have other coefficients.
+    if not formula or (any(coefficients) and plain in ("thinprismfisheye", "fisheye62", "fisheye624")):
         raise ValueError(
             f"distortion model {name!r} is unknown{_REASONS.get(plain, '')}; supported are {', '.join(_NAMES)}, or coefficients "
             "of zero"

@@ -91,6 +91,11 @@ def image_view(
         doubts.append((f"{which}_info_centre", f"camera info of '{frame}': {centre}"))
     if skew := _skew(declared):
         doubts.append((f"{which}_info_skew", f"camera info of '{frame}': {skew}"))
+    if not camera.distorted and any(info.d):
+        doubts.append((
+            f"{which}_distortion",
+            f"camera info of '{frame}' has distortion coefficients, which are not used: its model is {info.distortion_model!r}",
+        ))  # fmt: skip
     if camera.distorted and not info.distortion_model:
         doubts.append((
             f"{which}_distortion",

@@ -210,6 +210,15 @@ def test_coefficients_without_a_name_are_said():
     assert "5 distortion coefficients without a model's name" in dict(host.reports)["color_distortion"]
 
 
+def test_coefficients_beside_a_model_that_says_none_are_said():
+    stream, engine, host = make()
+    given = info(32, 24, d=(0.1, 0, 0, 0, 0))
+    given.distortion_model = "none"
+    stream.process(pair(infos=(given, None)), StreamOptions())
+    assert not engine.pairs[0].color_camera.distorted
+    assert "which are not used: its model is 'none'" in dict(host.reports)["color_distortion"]
+
+
 def test_the_engine_is_told_of_names_problems_and_rectification():
     lens = info(8, 6, "d", d=(0.1, 0, 0, 0, 0))
     stream, engine, _ = make(Topics("/color", "/depth/image_rect"))

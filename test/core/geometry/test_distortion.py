@@ -23,6 +23,10 @@ def points():
     ("names", "coefficients", "formula"),
     [
         (("plumb_bob", "Plumb Bob", "Brown Conrady", "radtan", "radial-tangential", "OPENCV"), FIVE, "plumb_bob"),
+        (("distortion.brown_conrady", "RS2_DISTORTION_BROWN_CONRADY", "radtan5", "plumb_bob_5"), FIVE, "plumb_bob"),
+        (("OB_DISTORTION_BROWN_CONRADY_K6", "rational_8"), EIGHT, "rational_polynomial"),
+        (("OPENCV8",), EIGHT, "plumb_bob"),
+        (("equidistant4", "OB_DISTORTION_KANNALA_BRANDT4", "kannala_brandt_4"), FISHEYE, "equidistant"),
         (("rational_polynomial", "Rational Polynomial", "BROWN_CONRADY_K6"), EIGHT, "rational_polynomial"),
         (("equidistant", "fisheye", "Kannala Brandt4", "kannala_brandt", "KB4", "pinhole-equi"), FISHEYE, "equidistant"),
         (("", " "), FIVE, "plumb_bob"),
@@ -89,7 +93,9 @@ def test_zero_coefficients_need_no_model(name, length):
     assert Camera(*K, name, (0.0,) * length) == Camera(*K)
 
 
-@pytest.mark.parametrize("name", ["equidistant", "Kannala Brandt4", "fisheye", "thin_prism_fisheye"])
+@pytest.mark.parametrize(
+    "name", ["equidistant", "Kannala Brandt4", "fisheye", "thin_prism_fisheye", "FISHEYE62", "opencv_fisheye_4"]
+)
 @pytest.mark.parametrize("coefficients", [(), (0.0,) * 4])
 def test_a_fisheye_without_coefficients_is_a_fisheye(name, coefficients):
     """The angle from the axis is the distance from the centre over f: at the corner of 64 x 48 pixels x / z is 3.00, not 1.05."""
@@ -109,6 +115,8 @@ def test_a_fisheye_without_coefficients_is_a_fisheye(name, coefficients):
         ("Inverse Brown Conrady", FIVE, "'Inverse Brown Conrady' is unknown; librealsense itself"),
         ("F-Theta", (0.9, 0, 0, 0, 0), "'F-Theta' is unknown"),
         ("pinhole", FIVE, "'pinhole' is unknown; it says nothing of distortion"),
+        ("FISHEYE62", FISHEYE, "'FISHEYE62' is unknown"),
+        ("distortion.inverse_brown_conrady", FIVE, "is unknown; librealsense itself"),
         ("thin_prism_fisheye", FISHEYE, "'thin_prism_fisheye' is unknown"),
         ("", (0.1, 0.2), "2 distortion coefficients without a model's name"),
         ("", (*EIGHT, 0.1, 0, 0, 0), "from the 9th on"),
