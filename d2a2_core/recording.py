@@ -102,6 +102,12 @@ class Recording:
         except CalibrationError as error:
             raise RecordingError(str(error)) from error
 
+    @cached_property
+    def fitted_rig(self) -> CameraRig:
+        """:attr:`rig` for images of the first frame's sizes."""
+        first = self[0]
+        return self.rig.fitted(first.color.shape[:2], first.depth_mm.shape)
+
     @property
     def rate_hz(self) -> float:
         """Frames per second it was recorded at; 15 where the calibration does not say."""
@@ -130,7 +136,7 @@ class Recording:
 
     def views(self) -> dict[str, Any]:
         """What a :class:`d2a2_core.geometry.CameraPair` wants to know of the cameras, as keyword arguments."""
-        return self.rig.views(self[0].depth_mm.shape)
+        return self.fitted_rig.views(self[0].depth_mm.shape)
 
     def _find(self, kind: str) -> dict[str, Path]:
         files = [p for p in sorted(self.folder.iterdir()) if p.suffix.lower() in (".png", ".jpg", ".jpeg")]

@@ -98,7 +98,9 @@ def _upsample(o: argparse.Namespace) -> None:
         _check_upsampled(o, None, [frames[0].name])
     if o.calibration:
         rig = CameraRig.read(o.calibration)
-    views, findings = rig.views(frames[0].depth_mm.shape), _Findings()
+    first, findings = frames[0], _Findings()
+    rig = rig.fitted(first.color.shape[:2], first.depth_mm.shape)
+    views = rig.views(first.depth_mm.shape)
     settings = PipelineSettings(
         registration=o.registration,
         max_fill_px=o.max_fill_px,
@@ -117,7 +119,7 @@ def _upsample(o: argparse.Namespace) -> None:
         problem = depth_problem(depth, settings.min_depth, settings.max_depth, unit)
         problems += [(frame.name, problem)] if problem else []
         result = pipeline.process(CameraPair(frame.color, depth, **views))
-        findings.add(frame, [*rig.doubts(), *result.doubts])
+        findings.add(frame, [*rig.doubts, *result.doubts])
         write_png(o.out / f"{frame.name}.depth.png", to_millimetres(result.depth))
         write_png(o.out / f"{frame.name}.provenance.png", result.provenance)
         if result.sigma is not None:
@@ -146,11 +148,12 @@ def _offset(o: argparse.Namespace) -> None:
     frames = Recording(o.recording)
     front_end, settings = FrontEnd(SCALES), FrontEndSettings(o.registration)
     watchdog = EdgeOffset(window=max(len(frames), 1), min_frames=1)
-    corrector, views, findings = OffsetCorrector(watchdog), frames.views(), _Findings()
+    corrector, rig, findings = OffsetCorrector(watchdog), frames.fitted_rig, _Findings()
+    views = frames.views()
     for i in tqdm(range(len(frames)), unit="frame", disable=None):
         frame = frames[i]
         measured = front_end.prepare(CameraPair(frame.color, frame.depth, **views), settings)
-        findings.add(frame, [*frames.rig.doubts(), *measured.doubts])
+        findings.add(frame, [*rig.doubts, *measured.doubts])
         corrector.watch(measured.color, measured.lr[0, 0].numpy(), measured.scale, (0, 0), correct=False)
     findings.print(len(frames))
     found = watchdog.estimate()

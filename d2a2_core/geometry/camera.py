@@ -7,6 +7,7 @@ at integers, so the top left corner of an image is at (-0.5, -0.5). Distortion f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import atan, degrees, pi, radians, tan
@@ -126,6 +127,12 @@ class Camera:
     def rays(self) -> np.ndarray:
         """(H, W, 2) float32: x / z and y / z of the ray through every pixel, distortion undone. Do not write to it."""
         return _rays(self)
+
+
+def skew_doubt(k: Sequence[float], height: int) -> str:
+    """What is lost with the skew of K (9 numbers, row-major), for people; empty where it is below a pixel."""
+    lost = abs(float(k[1])) / float(k[4]) * height / 2
+    return f"K has a skew (K[1]={k[1]:.4g}), which is not used: up to {lost:.1f} px are lost" if lost > 1 else ""
 
 
 @lru_cache(maxsize=4)  # a camera's rays do not change from frame to frame

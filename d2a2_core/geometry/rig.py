@@ -7,15 +7,16 @@ others are ignored.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from d2a2_core.depth.lr_grid import MAX_SHAPE_DIFFERENCE, SAME_SHAPE, shape_difference
 from d2a2_core.documents import NUMBER, check_schema, read_json
-from d2a2_core.geometry.camera import Camera
+from d2a2_core.geometry.camera import Camera, skew_doubt
 from d2a2_core.geometry.extrinsics import Extrinsics
 
 _SIZE = {"type": "integer", "minimum": 1, "maximum": 65535}
@@ -62,12 +63,17 @@ class CameraRig:
         depth: The depth camera, None where unknown: then depth has the colour camera's view.
         extrinsics: From the depth to the colour camera, None where unknown: then both are in the same place.
         rate_hz: Frames per second it was recorded at, None where unknown.
+        doubts: Code and message of what a person should look at.
+        color_problem, depth_problem: Why there is no camera although the file has one, for people.
     """
 
     color: Camera | None = None
     depth: Camera | None = None
     extrinsics: Extrinsics | None = None
     rate_hz: float | None = None
+    doubts: tuple[tuple[str, str], ...] = ()
+    color_problem: str = ""
+    depth_problem: str = ""
 
     @classmethod
     def read(cls, path: str | Path) -> CameraRig:
@@ -106,6 +112,9 @@ class CameraRig:
             _part(content, "depth", _camera, what),
             _part(content, "depth_to_color", _extrinsics, what),
             float(content["rate_hz"]) if "rate_hz" in content else None,
+            tuple(
+                doubt for name in ("color", "depth") if name in content for doubt in _entry_doubts(name, content[name])
+            ),
         )
 
     @property
@@ -113,17 +122,26 @@ class CameraRig:
         """Whether depth is in the colour camera's place: no transform is known, or it is the identity."""
         return self.extrinsics is None or self.extrinsics.is_identity()
 
-    def doubts(self) -> list[tuple[str, str]]:
-        """Code and message of what a person should look at in the cameras."""
-        cameras = {"color": self.color, "depth": self.depth}
-        said = [(which, camera.doubt()) for which, camera in cameras.items() if camera]
-        return [(f"{which}_info_centre", f"calibration's entry {which}: {doubt}") for which, doubt in said if doubt]
-
     def depth_camera(self, size: tuple[int, ...]) -> Camera | None:
         """The depth camera, or the colour camera resized to depth images of ``size`` (h, w) where there is none."""
         if self.depth is None and self.color is not None:
             return self.color.resized(size[1], size[0])
         return self.depth
+
+    def fitted(self, color_size: tuple[int, ...], depth_size: tuple[int, ...]) -> CameraRig:
+        """The rig for images of sizes (H, W) and (h, w): its cameras resized, or left out where an image is turned or cut."""
+        color, depth = _fit("color", self.color, color_size), _fit("depth", self.depth, depth_size)
+        doubts = tuple(
+            (f"{which}_info_shape", fit.doubt) for which, fit in (("color", color), ("depth", depth)) if fit.doubt
+        )
+        return replace(
+            self,
+            color=color.camera,
+            depth=depth.camera,
+            doubts=self.doubts + doubts,
+            color_problem=color.doubt if self.color and not color.camera else "",
+            depth_problem=depth.doubt if self.depth and not depth.camera else "",
+        )
 
     def views(self, depth_size: tuple[int, ...]) -> dict[str, Any]:
         """What a :class:`d2a2_core.geometry.CameraPair` wants to know of the cameras, as keyword arguments.
@@ -133,10 +151,12 @@ class CameraRig:
         """
         return {
             "color_camera": self.color,
-            "depth_camera": self.depth_camera(depth_size),
+            "depth_camera": None if self.depth_problem else self.depth_camera(depth_size),
             "extrinsics": self.extrinsics or Extrinsics.identity(),
             "color_frame": "color",
             "depth_frame": "color" if self.registered else "depth",
+            "color_problem": self.color_problem,
+            "depth_problem": self.depth_problem,
         }
 
 
@@ -149,6 +169,40 @@ def _part(content: dict[str, Any], name: str, make: Callable[[dict[str, Any]], _
         return make(content[name]) if name in content else None
     except ValueError as error:
         raise CalibrationError(f"{what}: entry {name}: {error}") from error
+
+
+def _entry_doubts(which: str, entry: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is doubtful about an entry that makes a camera."""
+    camera = _camera(entry)
+    if centre := camera.doubt():
+        yield f"{which}_info_centre", f"calibration's entry {which}: {centre}"
+    if skew := skew_doubt(entry["K"], camera.height):
+        yield f"{which}_info_skew", f"calibration's entry {which}: {skew}"
+    if not camera.distorted and any(entry.get("D", ())):
+        name = entry["distortion_model"]
+        yield f"{which}_distortion", f"calibration's entry {which}: D is not used: its distortion_model is {name!r}"
+
+
+class _Fit(NamedTuple):
+    """The camera of an image, None where there is none; and what is doubtful about it, for people."""
+
+    camera: Camera | None
+    doubt: str = ""
+
+
+def _fit(which: str, camera: Camera | None, size: tuple[int, ...]) -> _Fit:
+    """Resizes a camera to an image of ``size`` (H, W)."""
+    height, width = size
+    if camera is None or (camera.width, camera.height) == (width, height):
+        return _Fit(camera)
+    said = f"calibration's entry {which} is for {camera.width}x{camera.height}, the image has {width}x{height}"
+    stretched = shape_difference(size, (camera.height, camera.width))
+    fitted = camera.resized(width, height)
+    if stretched >= MAX_SHAPE_DIFFERENCE and max(fitted.fx / fitted.fy, fitted.fy / fitted.fx) >= MAX_SHAPE_DIFFERENCE:
+        return _Fit(None, f"{said}, which is turned or cut: the calibration is not used")
+    if stretched <= SAME_SHAPE:
+        return _Fit(fitted)
+    return _Fit(fitted, f"{said}: it is stretched to that; if the image is cut, the calibration is wrong")
 
 
 def _camera(entry: dict[str, Any]) -> Camera:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from d2a2_core.depth.lr_grid import MAX_SHAPE_DIFFERENCE, SAME_SHAPE, shape_difference
-from d2a2_core.geometry import Camera
+from d2a2_core.geometry.camera import Camera, skew_doubt
 from d2a2_core.messages.camera_info import (
     camera_from_info,
     has_distortion,
@@ -89,7 +89,7 @@ def image_view(
     centre = camera.resized(declared.width, declared.height).doubt() if whole else ""
     if centre:
         doubts.append((f"{which}_info_centre", f"camera info of '{frame}': {centre}"))
-    if skew := _skew(declared):
+    if skew := skew_doubt(declared.k, declared.height):
         doubts.append((f"{which}_info_skew", f"camera info of '{frame}': {skew}"))
     if not camera.distorted and any(info.d):
         doubts.append((
@@ -107,9 +107,3 @@ def image_view(
 
 def _unusable(code: str, message: str, info: Any | None = None) -> ImageView:
     return ImageView(info, problem=message, doubts=((code, message),))
-
-
-def _skew(info: Any) -> str:
-    """What K's skew, which is not used, would move by more than a pixel; empty where it does not."""
-    moved = abs(float(info.k[1])) * info.height / 2 / float(info.k[4])
-    return f"K has a skew (K[1]={info.k[1]:.4g}), which is not used: up to {moved:.1f} px are lost" if moved > 1 else ""

@@ -73,3 +73,19 @@ def test_mistakes_are_one_line(tmp_path, upsample, capsys, content, said):
     assert said in capsys.readouterr().err
     assert upsample(files, "--calibration", tmp_path / "nowhere.json")[0] == 2
     assert "calibration cannot be read" in capsys.readouterr().err
+
+
+def test_a_calibration_of_another_resolution_gives_the_same(tmp_path, upsample):
+    """As made at full resolution, for a stream that is smaller."""
+
+    def twice(camera):
+        # c' = (c + 0.5) 2 - 0.5
+        fx, _, cx, _, fy, cy, *_ = camera["K"]
+        k = [2 * fx, 0, 2 * cx + 0.5, 0, 2 * fy, 2 * cy + 0.5, 0, 0, 1]
+        return {"width": 2 * camera["width"], "height": 2 * camera["height"], "K": k}
+
+    _, expected = upsample([tmp_path], "--calibration", rig_file(tmp_path, RIG))
+    larger = RIG | {"color": twice(RIG["color"]), "depth": twice(RIG["depth"])}
+    status, result = upsample([tmp_path], "--calibration", rig_file(tmp_path, larger))
+    assert status == 0
+    np.testing.assert_array_equal(result, expected)

@@ -34,7 +34,7 @@ def test_a_whole_rig(tmp_path):
     assert (rig.rate_hz, rig.registered) == (30.0, False)
     assert rig.views((3, 4)) == {
         "color_camera": rig.color, "depth_camera": rig.depth, "extrinsics": rig.extrinsics,
-        "color_frame": "color", "depth_frame": "depth",
+        "color_frame": "color", "depth_frame": "depth", "color_problem": "", "depth_problem": "",
     }  # fmt: skip
 
 
@@ -43,6 +43,46 @@ def test_what_is_missing_is_unknown_and_depth_has_the_colour_cameras_view(tmp_pa
     rig = read(tmp_path, {"color": COLOR})
     assert rig.depth_camera((3, 4)) == rig.color.resized(4, 3)
     assert rig.views((3, 4))["depth_frame"] == "color"
+    assert rig.views((3, 4))["extrinsics"].is_identity()
+
+
+def test_cameras_of_another_resolution_are_resized_to_the_images(tmp_path):
+    rig = read(tmp_path, WHOLE)
+    fitted = rig.fitted((12, 16), (6, 8))
+    assert (fitted.color, fitted.depth, fitted.doubts) == (rig.color.resized(16, 12), rig.depth.resized(8, 6), ())
+    assert (fitted.extrinsics, fitted.rate_hz) == (rig.extrinsics, rig.rate_hz)
+    stretched = rig.fitted((11, 16), (3, 4))
+    assert stretched.color == rig.color.resized(16, 11)
+    assert [code for code, _ in stretched.doubts] == ["color_info_shape"]
+
+
+@pytest.mark.parametrize("which", ["color", "depth"])
+def test_a_camera_of_a_turned_image_is_not_used_and_no_other_takes_its_place(tmp_path, which):
+    rig = read(tmp_path, WHOLE)
+    sizes = {"color": ((8, 6), (3, 4)), "depth": ((6, 8), (4, 3))}[which]
+    fitted = rig.fitted(*sizes)
+    views = fitted.views(sizes[1])
+    assert views[f"{which}_camera"] is None
+    assert f"entry {which} is for" in views[f"{which}_problem"]
+    assert "turned or cut" in dict(fitted.doubts)[f"{which}_info_shape"]
+    other = {"color": "depth", "depth": "color"}[which]
+    assert views[f"{other}_camera"] is not None
+    assert not views[f"{other}_problem"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "code"),
+    [
+        ({"K": [7, 0, 8, 0, 7.5, 6, 0, 0, 1]}, "color_info_centre"),
+        ({"K": [7, 4, 3.5, 0, 7.5, 2.5, 0, 0, 1]}, "color_info_skew"),
+        ({"distortion_model": "none"}, "color_distortion"),
+    ],
+)
+def test_a_doubtful_entry_is_said(tmp_path, entry, code):
+    rig = read(tmp_path, WHOLE | {"color": WHOLE["color"] | entry})
+    assert [found for found, _ in rig.doubts] == [code]
+    assert "entry color" in rig.doubts[0][1]
+    assert rig.color is not None
 
 
 @pytest.mark.parametrize(
