@@ -136,7 +136,8 @@ def color_array(msg: Any, convert: Callable[[Any, str], np.ndarray] | None = Non
     if msg.encoding in _DEPTH_ALONE:
         raise FrameError(
             "encoding",
-            f"the colour topic carries encoding {name!r}, which is depth; are the two topics swapped?",
+            f"the colour topic carries encoding {name!r}, which is depth; are the two topics swapped? An infrared image has to "
+            "come as mono16",
             name,
         )
     if convert is None:
