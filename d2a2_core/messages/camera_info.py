@@ -128,6 +128,13 @@ def camera_from_info(info: Any) -> Camera:
     return _camera(info, info.k, 3, info.distortion_model, tuple(float(v) for v in info.d))
 
 
+def shows_region(info: Any, width: int, height: int) -> bool:
+    """Whether an image of width x height is the region of interest of ``info``, binned, and not the whole."""
+    roi = info.roi
+    region = roi.width // max(info.binning_x, 1), roi.height // max(info.binning_y, 1)
+    return 0 not in region and region == (width, height) != (info.width, info.height)
+
+
 def resized_info(info: Any, width: int, height: int, header: Any) -> Any:
     """``info`` for the image that really came, of width x height; a copy of the same type, with ``header``.
 
@@ -141,7 +148,7 @@ def resized_info(info: Any, width: int, height: int, header: Any) -> Any:
     out.binning_x = out.binning_y = 0  # K and P are of the image itself from here on
     roi = out.roi
     bins = max(info.binning_x, 1), max(info.binning_y, 1)
-    if roi.width and roi.height and (roi.width // bins[0], roi.height // bins[1]) == (width, height):
+    if shows_region(info, width, height):
         for matrix, columns in ((out.k, 3), (out.p, 4)):
             matrix[2] -= roi.x_offset
             matrix[columns + 2] -= roi.y_offset

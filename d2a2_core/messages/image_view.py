@@ -14,6 +14,7 @@ from d2a2_core.messages.camera_info import (
     is_rectified,
     rectified_info,
     resized_info,
+    shows_region,
     with_usable_k,
 )
 
@@ -66,7 +67,15 @@ def image_view(
             f"{which}_info_size",
             f"camera info of '{frame}' has no size; it is taken as for {width}x{height} pixels, those of its image",
         ))  # fmt: skip
-    whole = not info.roi.width
+    whole = not shows_region(info, width, height)
+    if whole and _unlike_region(info, width, height):
+        roi = info.roi
+        doubts.append((
+            f"{which}_info_roi",
+            f"camera info of '{frame}' is for {info.width}x{info.height} with a region of interest of {roi.width}x{roi.height} "
+            f"(binning {info.binning_x}x{info.binning_y}), its image has {width}x{height}, which is neither: it is taken as the "
+            "whole, resized; if it is the region, the calibration is wrong",
+        ))  # fmt: skip
     stretched = shape_difference(size, (info.height, info.width)) if whole else 1.0
     shapes = f"camera info of '{frame}' is for {info.width}x{info.height}, its image has {width}x{height}"
     info, assumed = with_usable_k(info)
@@ -107,3 +116,11 @@ def image_view(
 
 def _unusable(code: str, message: str, info: Any | None = None) -> ImageView:
     return ImageView(info, problem=message, doubts=((code, message),))
+
+
+def _unlike_region(info: Any, width: int, height: int) -> bool:
+    """Whether ``info`` has a region of interest although the image is neither that nor, binned, the whole."""
+    roi = info.roi
+    partial = 0 < roi.width < info.width or 0 < roi.height < info.height
+    binned = info.width // max(info.binning_x, 1), info.height // max(info.binning_y, 1)
+    return partial and (width, height) not in (binned, (info.width, info.height))

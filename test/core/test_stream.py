@@ -341,6 +341,36 @@ def test_the_centre_of_a_cut_image_may_lie_anywhere():
     assert not host.codes
 
 
+@pytest.mark.parametrize(
+    ("declared", "roi", "binning", "codes"),
+    [
+        # The region halved by a node that says nothing of it; a region in binned pixels.
+        ((128, 96), (64, 48), (0, 0), ["roi"]),
+        ((128, 96), (32, 24), (2, 2), ["roi"]),
+        # Its size is the region's already, its centre is not.
+        ((32, 24), (32, 24), (0, 0), ["centre"]),
+        # The whole, whatever region somebody asked for.
+        ((32, 24), (16, 12), (0, 0), []),
+        ((64, 48), (16, 12), (2, 2), []),
+        ((64, 48), (64, 48), (0, 0), []),
+        ((64, 48), (64, 48), (2, 2), []),
+        # The region.
+        ((64, 48), (32, 24), (0, 0), []),
+        ((128, 96), (64, 48), (2, 2), []),
+    ],
+)
+def test_an_image_that_is_neither_the_region_nor_the_whole_is_doubted(declared, roi, binning, codes):
+    stream, _, host = make()
+    given = info(*declared)
+    given.roi.width, given.roi.height, given.roi.x_offset, given.roi.y_offset = *roi, 8, 6
+    given.binning_x, given.binning_y = binning
+    if "centre" in codes:
+        given.k[2] += 8
+        given.k[5] += 6
+    stream.process(pair(infos=(given, None)), StreamOptions())
+    assert host.codes == [f"color_info_{code}" for code in codes]
+
+
 def test_depths_camera_info_is_not_doubted_where_it_is_not_used():
     blank = info(8, 6, "d")
     blank.k[:] = blank.p[:] = 0
