@@ -13,9 +13,12 @@ from d2a2_core.geometry.extrinsics import Extrinsics
 
 _SAME_INTRINSICS = 0.01  # relative to the focal length
 # aligned_depth_to_color (realsense2_camera), depth_to_rgb (azure_kinect_ros_driver), depth_registered (openni2_camera,
-# zed_wrapper, depth_image_proc), depth_registered/hw_registered (rgbd_launch). aligned_depth_to_infra1 is another view.
+# zed_wrapper, depth_image_proc), depth_registered/hw_registered (rgbd_launch). aligned_depth_to_infra1 is another view, and
+# image_not_registered none.
 _SAYS_REGISTERED = re.compile(r"(^|[/_])(aligned|registered)($|[/_])|depth_?(to|2)_?(rgb|color|colour)($|[/_])")
-_OTHER_VIEW = re.compile(r"_to_(infra|ir|left|right|mono|fisheye)")
+_OTHER_VIEW = re.compile(
+    r"(depth|aligned|registered)_to_(?!rgb|colou?r)|_to_(infra|ir|left|right|mono|fisheye)|(^|[/_])(not|non|no|un)_(aligned|registered)"
+)
 
 
 def says_registered(topic: str) -> bool:

@@ -153,6 +153,11 @@ def test_depth_registered_to_a_raw_colour_image_is_brought_to_the_rectified_one(
         ("/camera/rgb_to_depth/image_raw", False),
         ("/misaligned/depth", False),
         ("", False),
+        ("/camera/depth/image_not_registered", False),
+        ("/camera/non_aligned/depth", False),
+        ("/camera/aligned_depth_to_tof/image_raw", False),
+        ("/camera/color_aligned_to_depth/depth", False),
+        ("/camera/depth_aligned_to_rgb", True),
     ],
 )
 def test_names_of_registered_depth(topic, expected):
