@@ -44,6 +44,8 @@ _ORIENTATION = 0x0112
 GREY_QUANTILE = 0.005
 #: Counts; what has less contrast is not blown up further, or its noise would look like structure.
 GREY_MIN_SPAN = 64.0
+#: What is brighter than all but this share of the pixels, by more than their contrast, is glare: a reflector, the sun.
+_GLARE_SHARE = 0.05
 #: What Pillow raises for damaged images: found by reading its two plugins and EXIF, and by mutating images.
 _PILLOW_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, AssertionError, AttributeError,
@@ -165,7 +167,7 @@ def color_pixels(image: Image.Image) -> np.ndarray:
 
 def grey_range(counts: np.ndarray) -> tuple[float, float]:
     """The range (lo, hi) of 16-bit grey (H, W) that is worth showing: between GREY_QUANTILE and 1 - GREY_QUANTILE."""
-    ends = np.quantile(sampled(counts), (GREY_QUANTILE, 1 - GREY_QUANTILE))
+    ends = np.quantile(grey_sample(counts), (GREY_QUANTILE, 1 - GREY_QUANTILE))
     lo, hi = float(ends[0]), float(ends[1])
     room = max(GREY_MIN_SPAN - (hi - lo), 0) / 2
     return lo - room, hi + room
@@ -178,10 +180,15 @@ def grey_to_rgb(counts: np.ndarray, lo: float, hi: float) -> np.ndarray:
     return np.broadcast_to(grey[..., None], (*grey.shape, 3))
 
 
-def sampled(counts: np.ndarray) -> np.ndarray:
-    """Some 20,000 to 80,000 pixels of (H, W), every n-th row and column; enough for quantiles."""
+def grey_sample(counts: np.ndarray) -> np.ndarray:
+    """Some 20,000 to 80,000 pixels of 16-bit grey (H, W), every n-th row and column, for quantiles; glare is cut.
+
+    Else a reflector of 1 % of the image would leave a few grey levels for all the rest.
+    """
     step = max(int((counts.size / 20_000) ** 0.5), 1)
-    return counts[::step, ::step]
+    sample = counts[::step, ::step]
+    low, high = np.quantile(sample, (_GLARE_SHARE, 1 - _GLARE_SHARE))
+    return np.minimum(sample, high + max(high - low, GREY_MIN_SPAN))
 
 
 def _rgb(image: Image.Image) -> np.ndarray:

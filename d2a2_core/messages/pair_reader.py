@@ -11,7 +11,7 @@ import torch
 from d2a2_core.depth import StableRange
 from d2a2_core.depth.lr_grid import MAX_SPREAD, MIN_RATIO
 from d2a2_core.errors import CodedError
-from d2a2_core.images import GREY_MIN_SPAN, GREY_QUANTILE, grey_to_rgb, sampled
+from d2a2_core.images import GREY_MIN_SPAN, GREY_QUANTILE, grey_sample, grey_to_rgb
 from d2a2_core.messages.encodings import FrameError, ImageHeader, color_header, depth_header
 
 T = TypeVar("T")
@@ -88,7 +88,7 @@ class PairReader:
         return color if color.ndim == 3 else self._scaled(color), depth
 
     def _scaled(self, counts: np.ndarray) -> np.ndarray:
-        sample = torch.from_numpy(sampled(counts).astype(np.float32))
+        sample = torch.from_numpy(grey_sample(counts).astype(np.float32))
         grey = self._grey.update(sample[None, None])
         return grey_to_rgb(counts, grey.lo.item(), (grey.lo + grey.span).item())
 

@@ -107,6 +107,17 @@ def test_broken_exif_does_not_lose_the_image(exif):
     np.testing.assert_array_equal(color_pixels(image), pixels_of(whole))
 
 
+@pytest.mark.parametrize("share", [0.006, 0.02, 0.045])
+def test_glare_leaves_the_rest_its_grey_levels(share):
+    rng = np.random.default_rng(0)
+    counts = rng.integers(200, 800, (240, 320)).astype(np.uint16)
+    counts[: round(240 * share * 2), :160] = 65535
+    grey = images.grey_to_rgb(counts, *images.grey_range(counts))[..., 0]
+    assert len(np.unique(grey)) > 100
+    assert (grey[counts == 65535] == 255).all()
+    assert grey[counts < 800].max() < 160
+
+
 def test_16_bit_grey_is_spread_by_its_percentiles():
     counts = np.linspace(400, 1400, 100 * 100).round().astype(np.uint16).reshape(100, 100)
     counts[0, :5], counts[50, :5] = 65535, 0  # fewer than half a percent
