@@ -110,6 +110,8 @@ def _compute(
         _count(summary, head)
         state = head["state"]
     fixed = rig.extrinsics if options.extrinsics is None else Extrinsics.from_values(list(options.extrinsics))
+    for code, message in rig.doubts:
+        summary.warn(code, message)
     host = BagHost(BagTransforms(bag, summary.note), fixed, summary)
     converter = PairConverter(topics, engine, host, options)
     if summary.resumed:

@@ -137,6 +137,17 @@ def test_a_calibration_of_another_size_is_fitted_to_the_images(tmp_path):
     assert (engine.calls[-1][0].width, engine.calls[-1][0].fx) == (32, 20)
 
 
+def test_what_is_doubtful_about_a_calibration_file_is_said_once(tmp_path):
+    path = tmp_path / "rig.json"
+    k = [40, 5, 31.5, 0, 41, 23.5, 0, 0, 1]
+    path.write_text(json.dumps(CALIBRATION | {"color": CALIBRATION["color"] | {"K": k}}))
+    _, summary = run(tmp_path, list(frames(2)), calibration=str(path))
+    assert [note for note in summary.notes if "skew" in note] == [
+        "calibration's entry color: K has a skew (K[1]=5), which is not used: up to 1.5 px are lost"
+    ]
+    assert len([note for note in summary.notes if "principal point (31.5, 23.5)" in note]) == 1
+
+
 def test_another_calibration_is_another_run(tmp_path):
     path, source = tmp_path / "rig.json", write_bag(tmp_path / "in", "mcap", frames(3))
     path.write_text(json.dumps(CALIBRATION))
