@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,28 +95,32 @@ def image_view(
             f"{which}_info_shape",
             f"{shapes}: it is stretched to that; if the driver cuts the image, the calibration is wrong",
         ))  # fmt: skip
-    # Of an image that is cut, the principal point lies anywhere.
-    centre = camera.resized(declared.width, declared.height).doubt() if whole else ""
-    if centre:
-        doubts.append((f"{which}_info_centre", f"camera info of '{frame}': {centre}"))
-    if skew := skew_doubt(declared.k, declared.height):
-        doubts.append((f"{which}_info_skew", f"camera info of '{frame}': {skew}"))
-    if not camera.distorted and any(info.d):
-        doubts.append((
-            f"{which}_distortion",
-            f"camera info of '{frame}' has distortion coefficients, which are not used: its model is {info.distortion_model!r}",
-        ))  # fmt: skip
-    if camera.distorted and not info.distortion_model:
-        doubts.append((
-            f"{which}_distortion",
-            f"camera info of '{frame}' has {len(info.d)} distortion coefficients without a model's name; they are taken as "
-            f"those of {camera.model}",
-        ))  # fmt: skip
+    doubts += _camera_doubts(which, declared, camera, whole)
     return ImageView(info, camera, rectified, doubts=tuple(doubts))
 
 
 def _unusable(code: str, message: str, info: Any | None = None) -> ImageView:
     return ImageView(info, problem=message, doubts=((code, message),))
+
+
+def _camera_doubts(which: str, info: Any, camera: Camera, whole: bool) -> Iterator[tuple[str, str]]:
+    """What is doubtful about the camera that was made of ``info``; ``whole``: the image is not cut."""
+    said = f"camera info of '{info.header.frame_id}'"
+    # Of an image that is cut, the principal point lies anywhere.
+    if whole and (centre := camera.resized(info.width, info.height).doubt()):
+        yield f"{which}_info_centre", f"{said}: {centre}"
+    if skew := skew_doubt(info.k, info.height):
+        yield f"{which}_info_skew", f"{said}: {skew}"
+    if not camera.distorted and any(info.d):
+        yield (
+            f"{which}_distortion",
+            f"{said} has distortion coefficients, which are not used: its model is {info.distortion_model!r}",
+        )
+    if camera.distorted and not info.distortion_model:
+        yield (
+            f"{which}_distortion",
+            f"{said} has {len(info.d)} distortion coefficients without a model's name; they are taken as those of {camera.model}",
+        )
 
 
 def _unlike_region(info: Any, width: int, height: int) -> bool:
