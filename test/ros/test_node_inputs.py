@@ -318,16 +318,31 @@ def test_the_log_holds_a_bounded_number_of_bounded_lines():
 # -- silence -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_pair_in_work_is_no_silence(monkeypatch):
-    """Compiling a network takes longer than the node waits before it says that no images come."""
-    now = [0.0]
-    monkeypatch.setattr("d2a2_ros.silence.time.monotonic", lambda: now[0])
+@pytest.fixture
+def silence():
     subscription = types.SimpleNamespace(topic_name="/image", msg_type=Image)
     node = types.SimpleNamespace(count_publishers=lambda _: 0, get_publishers_info_by_topic=lambda _: [])
-    silence, counts = Silence(node, subscription, subscription, 0.015), {"color": 1, "depth": 1, "pairs": 1}
+    return Silence(node, subscription, subscription, 0.015)
+
+
+def test_a_pair_in_work_is_no_silence(monkeypatch, silence):
+    """Compiling a network takes longer than the node waits before it says that no images come."""
+    now, counts = [0.0], {"color": 1, "depth": 1, "pairs": 1}
+    monkeypatch.setattr("d2a2_ros.silence.time.monotonic", lambda: now[0])
     for now[0] in range(60):
         assert silence.problem(counts, 0.0, busy=True) is None
     for now[0] in range(60, 69):
         assert silence.problem(counts, 0.0, busy=False) is None
     now[0] = 70
     assert silence.problem(counts, 0.0, busy=False).code == "no_images"
+
+
+def test_a_camera_that_sends_every_minute_is_no_silence_between_its_images(monkeypatch, silence):
+    now = [0.0]
+    monkeypatch.setattr("d2a2_ros.silence.time.monotonic", lambda: now[0])
+    said = {}
+    for now[0] in range(400):
+        count = min(now[0] // 60, 3)
+        said[now[0]] = silence.problem({"color": count, "depth": count, "pairs": count}, 0.0, busy=False)
+    assert not any(said[second] for second in range(120, 330))
+    assert "the last pair came 150 s ago; have the cameras stopped?" in said[330].message
