@@ -301,10 +301,10 @@ class UpsampleNode(GuardedNode):
     def _on_timer(self) -> None:
         drift, offset = drift_report(self.pipeline.offsets, self.settings.drift_threshold_px)
         self._look_at_memory()
-        late, loss = self._pairing.late(), self._loss()
-        silence = self._silence.problem(self.statistics, self._pairing.ahead(), self._worker.busy)
+        frozen, late, loss = self._pairing.frozen(), self._pairing.late(), self._loss()
+        silence = self._silence.problem(self.statistics, self._pairing.apart(), self._worker.busy)
         room = self._memory.problem() if self._memory else None
-        for problem in filter(None, (late, silence, loss, drift, room)):
+        for problem in filter(None, (frozen, late, silence, loss, drift, room)):
             self.report(problem.code, problem.message)
         state = {
             "weights": self.settings.weights,
@@ -318,7 +318,7 @@ class UpsampleNode(GuardedNode):
         figures = state | self._figures | offset | self._pairing.figures()
         depth = self.stream.depth_problem
         empty = depth and Problem(depth.code, depth.message)  # logged with each pair
-        problem = late or silence or loss or drift or self.statistics.fault or empty or room
+        problem = frozen or late or silence or loss or drift or self.statistics.fault or empty or room
         self._diagnostics_out.publish(diagnostic_array(name, now, self.statistics, figures, problem))
 
     def _look_at_memory(self) -> None:

@@ -29,12 +29,12 @@ class Silence:
         self._paired: float | None = None  # when pairs were last seen to have come
         self._problem: Problem | None = None
 
-    def problem(self, statistics: Statistics, ahead: float, busy: bool) -> Problem | None:
+    def problem(self, statistics: Statistics, apart: str, busy: bool) -> Problem | None:
         """Returns why no pairs arrived for a while, None while they do.
 
         Args:
             statistics: Counts images and pairs.
-            ahead: Seconds that the newest depth stamp lies after the newest colour stamp.
+            apart: How far apart the stamps are, and what to do about it.
             busy: Whether a pair is being computed. Whoever waits for its result, which may take a network's compilation, is
                 not silent.
         """
@@ -47,10 +47,10 @@ class Silence:
                 self._paired, self._patience = now, max(_SILENCE, _PERIODS * between)
             self._since, self._seen, self._problem = now, seen, None
         elif now - self._since >= self._patience:
-            self._problem = self._diagnose(color, depth, ahead)
+            self._problem = self._diagnose(color, depth, apart)
         return self._problem
 
-    def _diagnose(self, color: int, depth: int, ahead: float) -> Problem:
+    def _diagnose(self, color: int, depth: int, apart: str) -> Problem:
         names = self._color.topic_name, self._depth.topic_name
         if not color and not depth:
             counts = [self._node.count_publishers(name) for name in names]
@@ -73,8 +73,7 @@ class Silence:
             return Problem(code, f"no colour images: {depth} depth images came, but nothing on {names[0]}{hint}")
         return Problem(
             "no_pairs",
-            f"no pairs: {color} colour and {depth} depth images came, but no two stamps within sync_slop={self._slop} s (the "
-            f"newest depth stamp is {ahead:+.3f} s after the newest colour stamp); are both cameras' clocks synchronised?",
+            f"no pairs: {color} colour and {depth} depth images came, but no two stamps within sync_slop={self._slop} s; {apart}",
         )
 
     def _hint(self, which: str, subscription: Subscription) -> str:

@@ -147,12 +147,9 @@ def _require_results(summary: Summary, options: BagOptions) -> None:
         raise BagError(f"none of the first {summary.pairs} pairs can be used: {reasons}")
     if not (summary.color_images and summary.depth_images):
         raise BagError(f"{counts} lie between --start and --end; nothing to pair")
-    if summary.nearest_s is None:
+    if not summary.apart:
         raise BagError(f"no pairs: of {counts}, none of one kind can be read: {reasons}")
-    raise BagError(
-        f"no pairs: {counts}, but no two stamps within {options.slop} s (the nearest two stamps are {summary.nearest_s:.6f} s "
-        "apart); are both cameras' clocks synchronised? --slop allows more"
-    )
+    raise BagError(f"no pairs: {counts}, but no two stamps within {options.slop} s; {summary.apart}")
 
 
 # -- around it -------------------------------------------------------------------------------------------------------------

@@ -330,11 +330,11 @@ def test_a_pair_in_work_is_no_silence(monkeypatch, silence):
     now, counts = [0.0], {"color": 1, "depth": 1, "pairs": 1}
     monkeypatch.setattr("d2a2_ros.silence.time.monotonic", lambda: now[0])
     for now[0] in range(60):
-        assert silence.problem(counts, 0.0, busy=True) is None
+        assert silence.problem(counts, "", busy=True) is None
     for now[0] in range(60, 69):
-        assert silence.problem(counts, 0.0, busy=False) is None
+        assert silence.problem(counts, "", busy=False) is None
     now[0] = 70
-    assert silence.problem(counts, 0.0, busy=False).code == "no_images"
+    assert silence.problem(counts, "", busy=False).code == "no_images"
 
 
 def test_a_camera_that_sends_every_minute_is_no_silence_between_its_images(monkeypatch, silence):
@@ -343,6 +343,6 @@ def test_a_camera_that_sends_every_minute_is_no_silence_between_its_images(monke
     said = {}
     for now[0] in range(400):
         count = min(now[0] // 60, 3)
-        said[now[0]] = silence.problem({"color": count, "depth": count, "pairs": count}, 0.0, busy=False)
+        said[now[0]] = silence.problem({"color": count, "depth": count, "pairs": count}, "", busy=False)
     assert not any(said[second] for second in range(120, 330))
     assert "the last pair came 150 s ago; have the cameras stopped?" in said[330].message
