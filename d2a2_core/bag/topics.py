@@ -66,6 +66,11 @@ def choose_topics(
         BagError: a topic that is not there or of another type, none to choose, or several that are as good.
     """
     candidates = list(_candidates(source))
+    if not candidates:
+        there = (
+            ", ".join(sorted(f"{c.topic} ({c.msgtype})" for c in source.connections)[:10]) or "none that can be read"
+        )
+        raise BagError(f"the bag has no {IMAGE} or {COMPRESSED} that can be read; its topics: {there}")
     chosen_depth = _choose("depth", depth, candidates, _depth_rank, color)
     chosen_color = _choose("color", color, candidates, _color_rank, chosen_depth.topic)
     if chosen_color.topic == chosen_depth.topic:
