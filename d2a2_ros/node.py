@@ -137,13 +137,13 @@ class UpsampleNode(GuardedNode):
 
         self._pairing = Pairing(self.settings.sync_slop, self.settings.sync_queue_size, self._start_over)
         self._color, self._depth = images("color", "color/image_raw"), images("depth", "depth/image_raw")
-        self._info_subscriptions = [
-            InfoSubscription(self, f"{which}/camera_info", partial(self._on_info, which)) for which in WORDS
-        ]
+        self._info_subscriptions = {
+            which: InfoSubscription(self, f"{which}/camera_info", partial(self._on_info, which)) for which in WORDS
+        }
         self._silence = Silence(self, self._color.sub, self._depth.sub, self.settings.sync_slop)
 
     def _look_for_infos(self) -> None:
-        for subscription in self._info_subscriptions:
+        for subscription in self._info_subscriptions.values():
             subscription.look()
 
     def _on_info(self, which: str, msg: CameraInfo) -> None:
@@ -303,8 +303,8 @@ class UpsampleNode(GuardedNode):
         self._look_at_memory()
         frozen, late, loss = self._pairing.frozen(), self._pairing.late(), self._loss()
         silence = self._silence.problem(self.statistics, self._pairing.apart(), self._worker.busy)
-        room = self._memory.problem() if self._memory else None
-        for problem in filter(None, (frozen, late, silence, loss, drift, room)):
+        room, infos = self._memory.problem() if self._memory else None, self._infos_elsewhere()
+        for problem in filter(None, (frozen, late, silence, loss, drift, infos, room)):
             self.report(problem.code, problem.message)
         state = {
             "weights": self.settings.weights,
@@ -318,8 +318,15 @@ class UpsampleNode(GuardedNode):
         figures = state | self._figures | offset | self._pairing.figures()
         depth = self.stream.depth_problem
         empty = depth and Problem(depth.code, depth.message)  # logged with each pair
-        problem = frozen or late or silence or loss or drift or self.statistics.fault or empty or room
+        problem = frozen or late or silence or loss or drift or infos or self.statistics.fault or empty or room
         self._diagnostics_out.publish(diagnostic_array(name, now, self.statistics, figures, problem))
+
+    def _infos_elsewhere(self) -> Problem | None:
+        """Says where the camera infos are of images that come without."""
+        images = {"color": self._color, "depth": self._depth}
+        without = (which for which in images if self.statistics[which] and which not in self._infos)
+        found = (self._info_subscriptions[which].elsewhere(which, images[which].sub.topic_name) for which in without)
+        return next(filter(None, found), None)
 
     def _look_at_memory(self) -> None:
         """Looks at Fast DDS' shared memory every ten seconds; other middleware has its own."""

@@ -9,6 +9,7 @@ from d2a2_core.bag.connections import Connection
 from d2a2_core.bag.source import BagSource
 from d2a2_core.bag.storage import BagError, typestore
 from d2a2_core.geometry.evidence import says_registered
+from d2a2_core.messages.camera_info import info_topic_beside
 from d2a2_core.messages.encodings import COLOR_ENCODINGS, DEPTH_ENCODINGS, is_compressed_depth
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
@@ -150,15 +151,12 @@ def _common(a: str, b: str) -> int:
 
 
 def _info(source: BagSource, given: str | None, image: Candidate) -> str | None:
-    """The CameraInfo topic beside an image topic, as camera_info_manager and image_transport name it."""
+    """The CameraInfo topic that is given, else the one beside the image topic; None without one."""
     names = {c.topic for c in source.connections if c.msgtype == INFO}
     if given is not None:
         for name in (given, f"/{given}"):
             if name in names:
                 return name
         raise BagError(f"the bag has no camera info on {given}; there is: {', '.join(sorted(names)) or 'none'}")
-    base = image.topic
-    if image.msgtype == COMPRESSED and base.rsplit("/", 1)[-1] in ("compressed", "compressedDepth"):
-        base = base.rsplit("/", 1)[0]
-    sibling = f"{base.rsplit('/', 1)[0]}/camera_info"
+    sibling = info_topic_beside(image.topic)
     return sibling if sibling in names else None
