@@ -16,6 +16,8 @@ IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 INFO = "sensor_msgs/msg/CameraInfo"
 
 _COLOR_NAMES = ("rgb", "color", "colour")
+_PNG, _GREY_16 = b"\x89PNG\r\n\x1a\n", b"\x10\x00"  # its beginning; bits and colour type, after width and height
+_GREY = " of 16-bit grey"
 _TRIED = 20  # messages of a topic, until one can be read
 _NEITHER = ("infra", "/ir/", "/ir_", "confidence", "disparity", "fisheye")  # images, but of no use here
 
@@ -42,19 +44,23 @@ class Candidate:
 
 @dataclass(frozen=True)
 class BagTopics:
-    """The choice; the infos are topic names, or None where the bag has none."""
+    """The choice; the infos are topic names, or None where none is beside the image. ``other_infos`` are those not chosen."""
 
     color: Candidate
     depth: Candidate
     color_info: str | None
     depth_info: str | None
+    other_infos: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """One line per choice, for the user."""
         registered = ", registered by its name" if self.depth.registered else ""
+        lacking = [f"--{w}-info" for w in ("color", "depth") if getattr(self, f"{w}_info") is None]
+        hint = f"; the bag also has {', '.join(self.other_infos[:5])}: {' and '.join(lacking)} can name one"
         return (
             f"colour {self.color}, frame '{self.color.frame_id}'\ndepth  {self.depth}, frame '{self.depth.frame_id}'"
             f"{registered}\ncamera info: colour {self.color_info or 'none'}, depth {self.depth_info or 'none'}"
+            + (hint if lacking and self.other_infos else "")
         )
 
 
@@ -76,9 +82,9 @@ def choose_topics(
     chosen_color = _choose("color", color, candidates, _color_rank, chosen_depth.topic)
     if chosen_color.topic == chosen_depth.topic:
         raise BagError(f"{chosen_color.topic} was given for colour and for depth")
-    return BagTopics(
-        chosen_color, chosen_depth, _info(source, color_info, chosen_color), _info(source, depth_info, chosen_depth)
-    )
+    infos = _info(source, color_info, chosen_color), _info(source, depth_info, chosen_depth)
+    others = sorted({c.topic for c in source.connections if c.msgtype == INFO} - {*infos})
+    return BagTopics(chosen_color, chosen_depth, *infos, tuple(others))
 
 
 def _candidates(source: BagSource) -> Iterable[Candidate]:
@@ -91,6 +97,8 @@ def _candidates(source: BagSource) -> Iterable[Candidate]:
             except Exception:  # damaged; the next one may do
                 continue
             encoding = msg.encoding if connection.msgtype == IMAGE else msg.format
+            if connection.msgtype == COMPRESSED and bytes(msg.data[:8]) == _PNG and bytes(msg.data[24:26]) == _GREY_16:
+                encoding += _GREY
             kind = _kind(connection.topic, connection.msgtype, encoding)
             yield Candidate(connection.topic, connection.msgtype, encoding, kind, msg.header.frame_id, connection)
             break
@@ -101,7 +109,8 @@ def _kind(topic: str, msgtype: str, encoding: str) -> str:
     if any(word in name for word in _NEITHER):
         return ""
     if msgtype == COMPRESSED:
-        if is_compressed_depth(encoding) or encoding.startswith(DEPTH_ENCODINGS):
+        plain_depth = encoding.endswith(_GREY) and "depth" in name
+        if plain_depth or is_compressed_depth(encoding) or encoding.startswith(DEPTH_ENCODINGS):
             return "depth"
         return "color" if any(word in encoding.lower() for word in ("jpeg", "jpg", "png")) else ""
     if encoding == "mono16":  # infrared images are mono16 too

@@ -293,3 +293,33 @@ def test_nothing_is_overwritten(tmp_path):
         upsample_bag(source, tmp_path / "out", StubEngine(), BagOptions())
     with pytest.raises(BagError, match="folder"):
         upsample_bag(source, tmp_path / "out.mcap", StubEngine(), BagOptions())
+
+
+@pytest.mark.parametrize("format", ["png", "", "rgb8; png compressed bgr8"])
+def test_a_plain_png_of_16_bits_is_depth_by_its_name_whatever_its_format_says(tmp_path, format):
+    color, depth = f"{COLOR}/compressed", f"{DEPTH}/compressed"
+    messages = [*frames(1)][:3]
+    for i in range(2):
+        messages.append(
+            (color, COMPRESSED, START + i, compressed(i, png(np.full((24, 32, 3), 9, np.uint8)), "png", "cam"))
+        )
+        messages.append(
+            (depth, COMPRESSED, START + i, compressed(i, png(np.full((6, 8), 1500, np.uint16)), format, "cam"))
+        )
+    said = []
+    source = write_bag(tmp_path / "in", "mcap", messages)
+    assert upsample_bag(source, tmp_path / "out", StubEngine(), BagOptions(), say=said.append).written == 2
+    assert f"colour {color} (png)" in said[0]
+    assert f"depth  {depth} ({format} of 16-bit grey)" in said[0]
+
+
+def test_camera_infos_that_are_not_beside_the_images_are_listed(tmp_path):
+    messages = [(t.replace("/color/camera_info", "/rgb_info"), *rest) for t, *rest in frames(2)]
+    said = []
+    upsample_bag(
+        write_bag(tmp_path / "in", "mcap", messages), tmp_path / "out", StubEngine(), BagOptions(), say=said.append
+    )
+    assert (
+        "colour none, depth /camera/depth/camera_info; the bag also has /camera/rgb_info: --color-info can name one"
+        in said[0]
+    )
