@@ -18,6 +18,7 @@ from d2a2_core.messages.clocks import clock_advice
 from d2a2_core.messages.encodings import FrameError
 
 _FEW = 3  # images with the same stamp, which may be a mere repetition
+_LATEST = np.iinfo(np.int64).max
 _STAMP_BYTES = 12  # of a serialised message, up to the end of header.stamp
 
 
@@ -57,7 +58,11 @@ class BagPairs:
         found, nearest = pair_stamps(color.stamps, depth.stamps, int(options.slop * 1e9))
         if nearest is not None:
             middle = (int(np.median(images.stamps)) for images in (color, depth))
-            summary.apart = clock_advice(*middle, nearest, "--slop")
+            summary.unpaired = clock_advice(*middle, nearest, "--slop")
+        elif not (color.count and depth.count):
+            times = bag.times[bag.positions([topics.color.connection, topics.depth.connection])] - bag.times[0]
+            first, last = times[[0, -1]] * 1e-9
+            summary.unpaired = f"the bag's images lie {first:.1f} to {last:.1f} s after the bag's first message"
         #: (k, 2) positions of the images in the bag.
         self._positions = np.stack((color.positions[found[:, 0]], depth.positions[found[:, 1]]), axis=1)
         alone = len(color.stamps) - len(found), len(depth.stamps) - len(found)
@@ -102,16 +107,16 @@ class _Images(NamedTuple):
 
 
 def _window(bag: BagSource, options: BagOptions) -> tuple[int, int]:
-    """Bag times in ns within which images count, the second not included."""
-    first, latest = int(bag.times[0]), np.iinfo(np.int64).max
-    end = latest if options.end is None else min(first + int(options.end * 1e9), latest)
-    return min(first + int((options.start or 0.0) * 1e9), latest), end
+    """Bag times in ns within which images count, the second not included unless it is the latest of all."""
+    first = int(bag.times[0])
+    end = _LATEST if options.end is None else min(first + int(options.end * 1e9), _LATEST)
+    return min(first + int((options.start or 0.0) * 1e9), _LATEST), end
 
 
 def _images(bag: BagSource, image: Candidate, window: tuple[int, int], summary: Summary) -> _Images:
     positions = bag.positions([image.connection])
     times = bag.times[positions]
-    positions = positions[(times >= window[0]) & (times < window[1])]
+    positions = positions[(times >= window[0]) & ((times < window[1]) | (window[1] == _LATEST))]
     usable, stamps = [], []
     for position in positions.tolist():
         try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from d2a2_core.bag.connections import Connection
 from d2a2_core.bag.source import BagSource
 from d2a2_core.bag.storage import BagError, typestore
@@ -18,8 +20,16 @@ INFO = "sensor_msgs/msg/CameraInfo"
 _COLOR_NAMES = ("rgb", "color", "colour")
 _PNG, _GREY_16 = b"\x89PNG\r\n\x1a\n", b"\x10\x00"  # its beginning; bits and colour type, after width and height
 _GREY = " of 16-bit grey"
-_TRIED = 20  # messages of a topic, until one can be read
-_NEITHER = ("infra", "/ir/", "/ir_", "confidence", "disparity", "fisheye")  # images, but of no use here
+_TRIED = 20  # messages of a topic, the first ones and then over the whole bag, until one can be read
+_NEITHER = (
+    "infra",
+    "/ir/",
+    "/ir_",
+    "confidence",
+    "disparity",
+    "fisheye",
+    "depth_upsampled",
+)  # images, but of no use here
 
 
 @dataclass(frozen=True)
@@ -91,7 +101,9 @@ def _candidates(source: BagSource) -> Iterable[Candidate]:
     for connection in source.connections:
         if connection.msgtype not in (IMAGE, COMPRESSED):
             continue
-        for _, _, raw in source.messages(source.positions([connection])[:_TRIED]):
+        positions = source.positions([connection])
+        tried = np.concatenate((positions[:_TRIED], positions[_TRIED :: max(len(positions) // _TRIED, 1)]))
+        for _, _, raw in source.messages(tried):
             try:
                 msg = typestore().deserialize_cdr(raw, connection.msgtype)
             except Exception:  # damaged; the next one may do
