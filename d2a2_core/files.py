@@ -16,6 +16,7 @@ PNG_MARK = b"tEXtSoftware\0d2a2"
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yields a new file's path beside ``path``, and puts what was written there in the place of ``path`` when the block ends.
 
+    The folder is made where there is none.
     Whoever opens ``path`` finds the old file (or none) or the whole new one, also after the process was killed. If the block
     raises, the new file is removed and ``path`` stays as it is. Other names of the old file (hard links, what a symbolic link
     points to) keep the old content. A killed process may leave the new file behind, under a name that only this function uses;
@@ -26,6 +27,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         OSError: the file cannot be replaced, for instance because the block wrote none.
     """
     path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.d2a2-partial")
     # It may be a link to something else.
     partial.unlink(missing_ok=True)
@@ -52,7 +54,14 @@ def check_outputs(
 
     Raises:
         FileExistsError: One of them must not be replaced; the message says which, and what to do.
+        NotADirectoryError, PermissionError: One of them cannot be written where it is.
     """
+    paths = list(paths)
+    for folder in {_lowest_there(path.absolute().parent) for path in paths}:
+        if not folder.is_dir():
+            raise NotADirectoryError(f"{folder} is in the way, expected a folder or nothing; name another output")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(f"{folder} cannot be written; name another output, or see that you may write there")
     there = [path for path in paths if os.path.lexists(path)]
     read = {_identity(path) for path in inputs} - {None} if there else set()
     for path in there:
@@ -63,6 +72,11 @@ def check_outputs(
         if not overwrite and (path.is_symlink() or not ours(path)):
             ways = "name another output, or move it away" + (" (or add --overwrite)" if overwrite is not None else "")
             raise FileExistsError(f"{path} is there and was not written by this command; {ways}")
+
+
+def _lowest_there(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    return next(path for path in (folder, *folder.parents) if os.path.lexists(path))
 
 
 def has_mark(path: Path, mark: bytes, within: int = 1024) -> bool:

@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
     node = start_process("node", weights=options.weights, **_extrinsics(recording))
     try:
         timeout = len(recording) / rate + 30 * seconds + 2 * first + 60
-        collected = collect(recording.folder, rate, first_pause(first, rate), node, timeout, patience=5 + 4 * seconds)
+        collected = collect(recording.folder, rate, first_pause(first), node, timeout, patience=5 + 4 * seconds)
     except RuntimeError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
@@ -110,12 +110,9 @@ def _time_one_frame(recording: Recording, weights: str) -> tuple[float, float, i
     return times[1] - times[0], times[2] - times[1], scale
 
 
-def first_pause(seconds: float, rate: float) -> float:
-    """Seconds of pause after the first frame, which takes the node ``seconds``: longer, but not until it misses images.
-
-    The pause ends with the player's next frame, up to 1/``rate`` seconds later.
-    """
-    return seconds + min(seconds, max(0.0, 8.0 - 1 / rate))
+def first_pause(seconds: float) -> float:
+    """Seconds of pause after the first frame, which takes the node ``seconds``: longer, but not until it misses images."""
+    return seconds + min(seconds, 8.0)
 
 
 def _extrinsics(recording: Recording) -> dict[str, object]:

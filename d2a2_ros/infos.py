@@ -8,6 +8,8 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo
 
+from d2a2_core.messages.camera_info import info_topic_beside
+from d2a2_ros.diagnostics import Problem
 from d2a2_ros.qos import subscription_options
 
 
@@ -41,3 +43,19 @@ class InfoSubscription:
                 self._node.create_subscription(CameraInfo, self.sub.topic_name, self._take, latched)
                 self._latched = True
                 return
+
+    def elsewhere(self, which: str, image_topic: str) -> Problem | None:
+        """Says where the camera infos are, if nobody publishes them on this topic but somebody beside the image.
+
+        Args:
+            which: "color" or "depth".
+            image_topic: Resolved name of its images.
+        """
+        topic, beside = self.sub.topic_name, info_topic_beside(image_topic)
+        if topic == beside or self._node.count_publishers(topic) or not self._node.count_publishers(beside):
+            return None
+        return Problem(
+            f"{which}_info_elsewhere",
+            f"nobody publishes {topic}, but there is {beside} beside the images: remap {which}/camera_info to it (launch "
+            f"argument {which}_info)",
+        )

@@ -137,13 +137,13 @@ class UpsampleNode(GuardedNode):
 
         self._pairing = Pairing(self.settings.sync_slop, self.settings.sync_queue_size, self._start_over)
         self._color, self._depth = images("color", "color/image_raw"), images("depth", "depth/image_raw")
-        self._info_subscriptions = [
-            InfoSubscription(self, f"{which}/camera_info", partial(self._on_info, which)) for which in WORDS
-        ]
+        self._info_subscriptions = {
+            which: InfoSubscription(self, f"{which}/camera_info", partial(self._on_info, which)) for which in WORDS
+        }
         self._silence = Silence(self, self._color.sub, self._depth.sub, self.settings.sync_slop)
 
     def _look_for_infos(self) -> None:
-        for subscription in self._info_subscriptions:
+        for subscription in self._info_subscriptions.values():
             subscription.look()
 
     def _on_info(self, which: str, msg: CameraInfo) -> None:
@@ -301,10 +301,10 @@ class UpsampleNode(GuardedNode):
     def _on_timer(self) -> None:
         drift, offset = drift_report(self.pipeline.offsets, self.settings.drift_threshold_px)
         self._look_at_memory()
-        late, loss = self._pairing.late(), self._loss()
-        silence = self._silence.problem(self.statistics, self._pairing.ahead(), self._worker.busy)
-        room = self._memory.problem() if self._memory else None
-        for problem in filter(None, (late, silence, loss, drift, room)):
+        frozen, late, loss = self._pairing.frozen(), self._pairing.late(), self._loss()
+        silence = self._silence.problem(self.statistics, self._pairing.apart(), self._worker.busy)
+        room, infos = self._memory.problem() if self._memory else None, self._infos_elsewhere()
+        for problem in filter(None, (frozen, late, silence, loss, drift, infos, room)):
             self.report(problem.code, problem.message)
         state = {
             "weights": self.settings.weights,
@@ -319,8 +319,15 @@ class UpsampleNode(GuardedNode):
         doubts = self.stream.doubts  # logged with each pair
         doubt = Problem(*doubts[0]) if doubts else None
         figures["doubts"] = ", ".join(code for code, _ in doubts)
-        problem = late or silence or loss or drift or self.statistics.fault or doubt or room
+        problem = frozen or late or silence or loss or drift or infos or self.statistics.fault or doubt or room
         self._diagnostics_out.publish(diagnostic_array(name, now, self.statistics, figures, problem))
+
+    def _infos_elsewhere(self) -> Problem | None:
+        """Says where the camera infos are of images that come without."""
+        images = {"color": self._color, "depth": self._depth}
+        without = (which for which in images if self.statistics[which] and which not in self._infos)
+        found = (self._info_subscriptions[which].elsewhere(which, images[which].sub.topic_name) for which in without)
+        return next(filter(None, found), None)
 
     def _look_at_memory(self) -> None:
         """Looks at Fast DDS' shared memory every ten seconds; other middleware has its own."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -10,7 +9,9 @@ from statistics import median
 from typing import Any
 
 import message_filters
+import numpy as np
 
+from d2a2_core.messages.clocks import clock_advice
 from d2a2_core.messages.pair_reader import WORDS
 from d2a2_core.stream import stamp_ns
 from d2a2_ros.diagnostics import Problem
@@ -19,6 +20,8 @@ from d2a2_ros.stamps import StampTrack
 _TOPICS = ("color", "depth")
 _RECENT, _FEW = 5.0, 3  # seconds, and pairs lost in them, that make a topic late
 _MISSING_SHARE = 0.25
+_FROZEN = 10  # images with the same stamp that are no mere repetition
+_COMPARED = 100  # stamps of each topic, for the nearest two
 
 
 class Pairing:
@@ -135,10 +138,25 @@ class Pairing:
                 )
         return None
 
-    def ahead(self) -> float:
-        """Seconds that the newest depth stamp lies after the newest colour stamp; NaN before both came."""
-        color, depth = (self._tracks[which].newest for which in _TOPICS)
-        return math.nan if color is None or depth is None else (depth - color) * 1e-9
+    def frozen(self) -> Problem | None:
+        """Says which topic's stamps stand still: its driver does not set them."""
+        for which, track in self._tracks.items():
+            stamps = [stamp for stamp, _ in list(track.arrivals)[-_FROZEN:]]
+            if len(stamps) == _FROZEN and len(set(stamps)) == 1:
+                return Problem(
+                    f"{which}_stamps",
+                    f"the last {_FROZEN} {WORDS[which]} images have the same stamp, {stamps[0] * 1e-9:.3f} s: their driver does "
+                    "not set it, and images are paired by their stamps",
+                )
+        return None
+
+    def apart(self) -> str:
+        """Says how far apart the stamps of the two topics are, and what to do about it; empty before both came."""
+        color, depth = ([stamp for stamp, _ in self._tracks[which].arrivals] for which in _TOPICS)
+        if not color or not depth:
+            return ""
+        nearest = int(np.abs(np.subtract.outer(color[-_COMPARED:], depth[-_COMPARED:])).min())
+        return clock_advice(color[-1], depth[-1], nearest, "sync_slop")
 
     def figures(self) -> dict[str, str]:
         """Counters, as text for /diagnostics."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 
 from rclpy.node import Node
@@ -18,6 +19,7 @@ from d2a2_ros.qos import publisher_options
 from d2a2_ros.run import run
 
 _DISCOVERY = 1.0  # seconds that connections beyond the player's own (of the outputs, for instance) get to be made
+_LOOK = 0.1  # seconds between looks for subscribers, until the first frame is sent
 
 SPECS = (
     Spec(
@@ -80,17 +82,30 @@ class RecordingPlayer(Node):
             self.get_logger().warning(f"{folder} has no calibration for its colour camera: no camera info is published")
         self._next, self.finished = 0, False
         self._since: float | None = None  # when both images were first seen to have a subscriber
-        self._resume = 0.0  # when the pause after the first frame is over
         rate = rate or self.recording.rate_hz
-        self.create_timer(1.0 / rate, self._on_timer)
+        self._period = 1.0 / rate
+        self._timer = self.create_timer(_LOOK, self._start)
         self.get_logger().info(f"{len(self.recording)} frames of {folder} at {rate:g} Hz")
 
-    def _on_timer(self) -> None:
-        if self.finished or (self._patient and not self._has_had_subscribers()) or time.monotonic() < self._resume:
+    def _start(self) -> None:
+        """Sends the first frame as soon as it may be sent, whatever the rate: at low ones subscribers would wait for periods."""
+        if self._patient and not self._has_had_subscribers():
             return
-        if self._pause:
-            self._resume, self._pause = time.monotonic() + self._pause, 0.0
-        self._patient = False
+        self._send()
+        self._continue_in(max(self._pause, self._period), self._go_on)
+
+    def _go_on(self) -> None:
+        """After the pause that follows the first frame."""
+        self._send()
+        self._continue_in(self._period, self._send)
+
+    def _continue_in(self, period: float, callback: Callable[[], None]) -> None:
+        self._timer.cancel()
+        self._timer = self.create_timer(period, callback)
+
+    def _send(self) -> None:
+        if self.finished:
+            return
         frame = self.recording[self._next]
         stamp = self.get_clock().now().to_msg()
         for which, image, encoding in (("color", frame.color, "rgb8"), ("depth", frame.depth_mm, "16UC1")):

@@ -11,6 +11,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from d2a2_ros.diagnostics import Problem, Statistics
 
 _SILENCE = 10.0  # seconds without pairs before the node says what is missing; cameras take a while to start
+_PERIODS = 2.5  # and so many times as long as between the last pairs, for cameras that take minutes on purpose
 
 
 class Silence:
@@ -24,35 +25,43 @@ class Silence:
 
     def __init__(self, node: Node, color: Subscription, depth: Subscription, slop: float) -> None:
         self._node, self._color, self._depth, self._slop = node, color, depth, slop
-        self._since, self._seen = time.monotonic(), (0, 0, 0)
+        self._since, self._seen, self._patience = time.monotonic(), (0, 0, 0), _SILENCE
+        self._paired: float | None = None  # when pairs were last seen to have come
         self._problem: Problem | None = None
 
-    def problem(self, statistics: Statistics, ahead: float, busy: bool) -> Problem | None:
+    def problem(self, statistics: Statistics, apart: str, busy: bool) -> Problem | None:
         """Returns why no pairs arrived for a while, None while they do.
 
         Args:
             statistics: Counts images and pairs.
-            ahead: Seconds that the newest depth stamp lies after the newest colour stamp.
+            apart: How far apart the stamps are, and what to do about it.
             busy: Whether a pair is being computed. Whoever waits for its result, which may take a network's compilation, is
                 not silent.
         """
         seen = statistics["color"], statistics["depth"], statistics["pairs"]
         color, depth, pairs = (now - before for now, before in zip(seen, self._seen, strict=True))
+        now = time.monotonic()
         if pairs or busy:
-            self._since, self._seen, self._problem = time.monotonic(), seen, None
-        elif time.monotonic() - self._since >= _SILENCE:
-            self._problem = self._diagnose(color, depth, ahead)
+            if pairs:
+                between = 0.0 if self._paired is None else now - self._paired
+                self._paired, self._patience = now, max(_SILENCE, _PERIODS * between)
+            self._since, self._seen, self._problem = now, seen, None
+        elif now - self._since >= self._patience:
+            self._problem = self._diagnose(color, depth, apart)
         return self._problem
 
-    def _diagnose(self, color: int, depth: int, ahead: float) -> Problem:
+    def _diagnose(self, color: int, depth: int, apart: str) -> Problem:
         names = self._color.topic_name, self._depth.topic_name
         if not color and not depth:
             counts = [self._node.count_publishers(name) for name in names]
             hint = self._hint("color", self._color) + self._hint("depth", self._depth)
+            question = "are the cameras running, and the topics remapped to theirs?"
+            if self._paired is not None:
+                question = f"the last pair came {time.monotonic() - self._paired:.0f} s ago; have the cameras stopped?"
             return Problem(
                 "no_images" + ("_elsewhere" if hint else ""),
                 f"no images: nothing came on {names[0]} ({counts[0]} publishers) and {names[1]} ({counts[1]} publishers); "
-                "are the cameras running, and the topics remapped to theirs?" + hint,
+                f"{question}{hint}",
             )
         if not depth:
             hint = self._hint("depth", self._depth)
@@ -64,8 +73,7 @@ class Silence:
             return Problem(code, f"no colour images: {depth} depth images came, but nothing on {names[0]}{hint}")
         return Problem(
             "no_pairs",
-            f"no pairs: {color} colour and {depth} depth images came, but no two stamps within sync_slop={self._slop} s (the "
-            f"newest depth stamp is {ahead:+.3f} s after the newest colour stamp); are both cameras' clocks synchronised?",
+            f"no pairs: {color} colour and {depth} depth images came, but no two stamps within sync_slop={self._slop} s; {apart}",
         )
 
     def _hint(self, which: str, subscription: Subscription) -> str:

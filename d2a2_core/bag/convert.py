@@ -148,13 +148,10 @@ def _require_results(summary: Summary, options: BagOptions) -> None:
     if summary.pairs:
         raise BagError(f"none of the first {summary.pairs} pairs can be used: {reasons}")
     if not (summary.color_images and summary.depth_images):
-        raise BagError(f"{counts} lie between --start and --end; nothing to pair")
-    if summary.nearest_s is None:
+        raise BagError(f"{counts} lie between --start and --end; {summary.unpaired}")
+    if not summary.unpaired:
         raise BagError(f"no pairs: of {counts}, none of one kind can be read: {reasons}")
-    raise BagError(
-        f"no pairs: {counts}, but no two stamps within {options.slop} s (the nearest two stamps are {summary.nearest_s:.6f} s "
-        "apart); are both cameras' clocks synchronised? --slop allows more"
-    )
+    raise BagError(f"no pairs: {counts}, but no two stamps within {options.slop} s; {summary.unpaired}")
 
 
 # -- around it -------------------------------------------------------------------------------------------------------------

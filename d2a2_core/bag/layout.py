@@ -88,7 +88,10 @@ def find_bag(path: Path) -> BagLayout:
         raise BagError(f"{path} is not a bag: it holds neither a metadata.yaml nor an .mcap or .db3 file")
     if len({_series(p) for p in found}) > 1:
         names = ", ".join(p.name for p in found[:5])
-        raise BagError(f"{path} holds several bags and no metadata.yaml: {names}; give one of these files")
+        raise BagError(
+            f"{path} holds several bags and no metadata.yaml: {names}; give one of these files, or if they are one recording, "
+            f"`ros2 bag reindex {path}` says so"
+        )
     return BagLayout(found)
 
 

@@ -126,7 +126,8 @@ class McapFile:
     # -- the index ---------------------------------------------------------------------------------------------------------
 
     def _scan_file(self) -> None:
-        if self._at(0, len(_MAGIC)) != _MAGIC:
+        start = self._at(0, len(_MAGIC))
+        if not _MAGIC.startswith(start):
             raise BagError(f"{self.path} cannot be read: it does not start as an mcap file does")
         try:
             for operation, start, size in _records(self._at, len(_MAGIC), self._size):
@@ -137,7 +138,8 @@ class McapFile:
                 raise _CutOffError(self._size)
         except _CutOffError as error:
             (position,) = error.args
-            if self._at(self._size - len(_MAGIC), len(_MAGIC)) == _MAGIC:  # the end was written: this is something else
+            end = max(self._size - len(_MAGIC), len(_MAGIC))
+            if self._at(end, len(_MAGIC)) == _MAGIC:  # the end was written: this is something else
                 raise self._damaged(position, "a record is not whole") from error
             self.notes.append(
                 f"the recording of {self.path} was cut off: its {len(self._entries[0])} whole messages are read, what came "

@@ -77,7 +77,7 @@ class Summary:
         notes: What a user should know, each once.
         warned: Codes and details of the warnings among the notes.
         last_stamp: Stamp in ns of the newest result.
-        nearest_s: Smallest difference of a colour and a depth image's stamps, seconds.
+        unpaired: What to know where no images make a pair; empty where none of one kind can be read.
     """
 
     pairs: int = 0
@@ -90,7 +90,7 @@ class Summary:
     notes: list[str] = field(default_factory=list)
     warned: set[tuple[str, str]] = field(default_factory=set)
     last_stamp: int | None = None
-    nearest_s: float | None = None
+    unpaired: str = ""
 
     def skip(self, code: str, message: str, detail: str = "") -> None:
         """Counts one more."""

@@ -9,13 +9,16 @@ import numpy as np
 from d2a2_core.bag import messages as msgs
 from d2a2_core.bag.options import BagOptions, Summary
 from d2a2_core.bag.source import BagSource
-from d2a2_core.bag.storage import typestore
+from d2a2_core.bag.storage import BagError, typestore
 from d2a2_core.bag.topics import INFO, BagTopics, Candidate
 from d2a2_core.geometry.camera import Camera
 from d2a2_core.geometry.rig import CameraRig
 from d2a2_core.messages.camera_info import info_with_camera
+from d2a2_core.messages.clocks import clock_advice
 from d2a2_core.messages.encodings import FrameError
 
+_FEW = 3  # images with the same stamp, which may be a mere repetition
+_LATEST = np.iinfo(np.int64).max
 _STAMP_BYTES = 12  # of a serialised message, up to the end of header.stamp
 
 
@@ -39,6 +42,9 @@ class BagPairs:
         rig: Cameras that are given.
         options: Slop and time window.
         summary: Gets the numbers of images, and what cannot be paired.
+
+    Raises:
+        BagError: A driver did not set its stamps.
     """
 
     def __init__(
@@ -50,7 +56,13 @@ class BagPairs:
         color, depth = (_images(bag, image, window, summary) for image in (topics.color, topics.depth))
         summary.color_images, summary.depth_images = color.count, depth.count
         found, nearest = pair_stamps(color.stamps, depth.stamps, int(options.slop * 1e9))
-        summary.nearest_s = None if nearest is None else nearest * 1e-9
+        if nearest is not None:
+            middle = (int(np.median(images.stamps)) for images in (color, depth))
+            summary.unpaired = clock_advice(*middle, nearest, "--slop")
+        elif not (color.count and depth.count):
+            times = bag.times[bag.positions([topics.color.connection, topics.depth.connection])] - bag.times[0]
+            first, last = times[[0, -1]] * 1e-9
+            summary.unpaired = f"the bag's images lie {first:.1f} to {last:.1f} s after the bag's first message"
         #: (k, 2) positions of the images in the bag.
         self._positions = np.stack((color.positions[found[:, 0]], depth.positions[found[:, 1]]), axis=1)
         alone = len(color.stamps) - len(found), len(depth.stamps) - len(found)
@@ -95,16 +107,16 @@ class _Images(NamedTuple):
 
 
 def _window(bag: BagSource, options: BagOptions) -> tuple[int, int]:
-    """Bag times in ns within which images count, the second not included."""
-    first, latest = int(bag.times[0]), np.iinfo(np.int64).max
-    end = latest if options.end is None else min(first + int(options.end * 1e9), latest)
-    return min(first + int((options.start or 0.0) * 1e9), latest), end
+    """Bag times in ns within which images count, the second not included unless it is the latest of all."""
+    first = int(bag.times[0])
+    end = _LATEST if options.end is None else min(first + int(options.end * 1e9), _LATEST)
+    return min(first + int((options.start or 0.0) * 1e9), _LATEST), end
 
 
 def _images(bag: BagSource, image: Candidate, window: tuple[int, int], summary: Summary) -> _Images:
     positions = bag.positions([image.connection])
     times = bag.times[positions]
-    positions = positions[(times >= window[0]) & (times < window[1])]
+    positions = positions[(times >= window[0]) & ((times < window[1]) | (window[1] == _LATEST))]
     usable, stamps = [], []
     for position in positions.tolist():
         try:
@@ -112,7 +124,14 @@ def _images(bag: BagSource, image: Candidate, window: tuple[int, int], summary: 
             usable.append(position)
         except FrameError as error:
             summary.skip(error.code, f"{image.topic}: {error}", image.topic)
-    different, first = np.unique(np.array(stamps, np.int64), return_index=True)
+    different, first, times_each = np.unique(np.array(stamps, np.int64), return_index=True, return_counts=True)
+    most = int(times_each.max(initial=0))
+    if most > max(_FEW, len(stamps) / 2):
+        raise BagError(
+            f"{most} of {len(stamps)} images on {image.topic} have the same stamp, "
+            f"{different[times_each.argmax()] * 1e-9:.3f} s: its driver did not set it, and images are paired by their stamps; "
+            "record again with stamps"
+        )
     for _ in range(len(stamps) - len(different)):
         summary.skip("same_stamp", f"{image.topic}: an image has the stamp of an earlier one", image.topic)
     return _Images(np.array(usable, np.int64)[first], different, len(positions))

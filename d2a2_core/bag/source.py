@@ -14,7 +14,7 @@ from d2a2_core.bag.connections import CDR, Connection, topics_of
 from d2a2_core.bag.layout import BagLayout, find_bag, plain_name
 from d2a2_core.bag.mcap_file import McapFile
 from d2a2_core.bag.sqlite_file import SqliteFile
-from d2a2_core.bag.storage import BagError
+from d2a2_core.bag.storage import BagError, typestore
 
 
 @contextmanager
@@ -131,9 +131,9 @@ class BagSource:
         numbers = []
         counts = np.bincount(file.which[file.which >= 0], minlength=len(file.connections))
         for connection, count in zip(file.connections, counts.tolist(), strict=True):
-            key = connection.topic, connection.msgtype
+            key = connection.topic, _full_type(connection.msgtype)
             added = Connection(
-                *connection.key, connection.definition, connection.digest or self.layout.digests.get(key, ""),
+                *key, connection.encoding, connection.definition, connection.digest or self.layout.digests.get(key, ""),
                 self.layout.qos.get(key) or connection.qos, count,
             )  # fmt: skip
             usable = connection.encoding == CDR and bool(connection.topic) and bool(connection.msgtype)
@@ -160,12 +160,22 @@ class BagSource:
         for encoding in sorted({c.encoding for c in self.left_out}):
             kind = [c for c in self.left_out if c.encoding == encoding]
             what = f"{encoding!r} messages" if encoding != CDR else "messages without a type or a topic"
+            cure = (
+                "; `rosbags-convert` makes a rosbag2 of the ROS 1 bag that they come from" if encoding == "ros1" else ""
+            )
             self.notes.append(
-                f"left out: {sum(c.count for c in kind)} {what} on {topics_of(kind)}; the new bag holds ROS 2 messages (CDR) only"
+                f"left out: {sum(c.count for c in kind)} {what} on {topics_of(kind)}; the new bag holds ROS 2 messages (CDR) "
+                f"only{cure}"
             )
         lost = int((self.which < 0).sum()) - sum(c.count for c in self.left_out)
         if lost:
             self.notes.append(f"left out: {lost} messages of which the bag does not say the topic")
+
+
+def _full_type(name: str) -> str:
+    """The standard type that some programs write as ROS 1 does, without the middle of pkg/msg/Type; else the name as it is."""
+    full = name.replace("/", "/msg/")
+    return full if full in typestore().fielddefs else name
 
 
 def _open_file(path: Path, stack: ExitStack) -> McapFile | SqliteFile:

@@ -37,8 +37,11 @@ class SqliteFile:
             self._database.text_factory = lambda text: text.decode(errors="replace")
         try:
             with self._boundary():
-                numbers = self._read_topics()
-                self._read_index(numbers)
+                if self._database.execute("SELECT 1 FROM sqlite_master").fetchone():
+                    self._read_index(self._read_topics())
+                else:  # what a recorder leaves that was killed as it began this file
+                    self.connections, self._rows, self.which, self.times = [], *np.zeros((3, 0), np.int64)
+                    self.notes.append(f"{path} is an empty database: nothing was recorded in it")
         except BagError:
             self.close()
             raise

@@ -5,18 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from d2a2_core.bag.connections import Connection
 from d2a2_core.bag.source import BagSource
 from d2a2_core.bag.storage import BagError, typestore
 from d2a2_core.geometry.evidence import says_registered
+from d2a2_core.messages.camera_info import info_topic_beside
 from d2a2_core.messages.encodings import COLOR_ENCODINGS, DEPTH_ENCODINGS, is_compressed_depth
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 INFO = "sensor_msgs/msg/CameraInfo"
 
 _COLOR_NAMES = ("rgb", "color", "colour")
-_TRIED = 20  # messages of a topic, until one can be read
-_NEITHER = ("infra", "/ir/", "/ir_", "confidence", "disparity", "fisheye")  # images, but of no use here
+_PNG, _GREY_16 = b"\x89PNG\r\n\x1a\n", b"\x10\x00"  # its beginning; bits and colour type, after width and height
+_GREY = " of 16-bit grey"
+_TRIED = 20  # messages of a topic, the first ones and then over the whole bag, until one can be read
+_NEITHER = (
+    "infra",
+    "/ir/",
+    "/ir_",
+    "confidence",
+    "disparity",
+    "fisheye",
+    "depth_upsampled",
+)  # images, but of no use here
 
 
 @dataclass(frozen=True)
@@ -41,19 +54,23 @@ class Candidate:
 
 @dataclass(frozen=True)
 class BagTopics:
-    """The choice; the infos are topic names, or None where the bag has none."""
+    """The choice; the infos are topic names, or None where none is beside the image. ``other_infos`` are those not chosen."""
 
     color: Candidate
     depth: Candidate
     color_info: str | None
     depth_info: str | None
+    other_infos: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """One line per choice, for the user."""
         registered = ", registered by its name" if self.depth.registered else ""
+        lacking = [f"--{w}-info" for w in ("color", "depth") if getattr(self, f"{w}_info") is None]
+        hint = f"; the bag also has {', '.join(self.other_infos[:5])}: {' and '.join(lacking)} can name one"
         return (
             f"colour {self.color}, frame '{self.color.frame_id}'\ndepth  {self.depth}, frame '{self.depth.frame_id}'"
             f"{registered}\ncamera info: colour {self.color_info or 'none'}, depth {self.depth_info or 'none'}"
+            + (hint if lacking and self.other_infos else "")
         )
 
 
@@ -66,25 +83,34 @@ def choose_topics(
         BagError: a topic that is not there or of another type, none to choose, or several that are as good.
     """
     candidates = list(_candidates(source))
+    if not candidates:
+        there = (
+            ", ".join(sorted(f"{c.topic} ({c.msgtype})" for c in source.connections)[:10]) or "none that can be read"
+        )
+        raise BagError(f"the bag has no {IMAGE} or {COMPRESSED} that can be read; its topics: {there}")
     chosen_depth = _choose("depth", depth, candidates, _depth_rank, color)
     chosen_color = _choose("color", color, candidates, _color_rank, chosen_depth.topic)
     if chosen_color.topic == chosen_depth.topic:
         raise BagError(f"{chosen_color.topic} was given for colour and for depth")
-    return BagTopics(
-        chosen_color, chosen_depth, _info(source, color_info, chosen_color), _info(source, depth_info, chosen_depth)
-    )
+    infos = _info(source, color_info, chosen_color), _info(source, depth_info, chosen_depth)
+    others = sorted({c.topic for c in source.connections if c.msgtype == INFO} - {*infos})
+    return BagTopics(chosen_color, chosen_depth, *infos, tuple(others))
 
 
 def _candidates(source: BagSource) -> Iterable[Candidate]:
     for connection in source.connections:
         if connection.msgtype not in (IMAGE, COMPRESSED):
             continue
-        for _, _, raw in source.messages(source.positions([connection])[:_TRIED]):
+        positions = source.positions([connection])
+        tried = np.concatenate((positions[:_TRIED], positions[_TRIED :: max(len(positions) // _TRIED, 1)]))
+        for _, _, raw in source.messages(tried):
             try:
                 msg = typestore().deserialize_cdr(raw, connection.msgtype)
             except Exception:  # damaged; the next one may do
                 continue
             encoding = msg.encoding if connection.msgtype == IMAGE else msg.format
+            if connection.msgtype == COMPRESSED and bytes(msg.data[:8]) == _PNG and bytes(msg.data[24:26]) == _GREY_16:
+                encoding += _GREY
             kind = _kind(connection.topic, connection.msgtype, encoding)
             yield Candidate(connection.topic, connection.msgtype, encoding, kind, msg.header.frame_id, connection)
             break
@@ -95,7 +121,8 @@ def _kind(topic: str, msgtype: str, encoding: str) -> str:
     if any(word in name for word in _NEITHER):
         return ""
     if msgtype == COMPRESSED:
-        if is_compressed_depth(encoding) or encoding.startswith(DEPTH_ENCODINGS):
+        plain_depth = encoding.endswith(_GREY) and "depth" in name
+        if plain_depth or is_compressed_depth(encoding) or encoding.startswith(DEPTH_ENCODINGS):
             return "depth"
         return "color" if any(word in encoding.lower() for word in ("jpeg", "jpg", "png")) else ""
     if encoding == "mono16":  # infrared images are mono16 too
@@ -145,15 +172,12 @@ def _common(a: str, b: str) -> int:
 
 
 def _info(source: BagSource, given: str | None, image: Candidate) -> str | None:
-    """The CameraInfo topic beside an image topic, as camera_info_manager and image_transport name it."""
+    """The CameraInfo topic that is given, else the one beside the image topic; None without one."""
     names = {c.topic for c in source.connections if c.msgtype == INFO}
     if given is not None:
         for name in (given, f"/{given}"):
             if name in names:
                 return name
         raise BagError(f"the bag has no camera info on {given}; there is: {', '.join(sorted(names)) or 'none'}")
-    base = image.topic
-    if image.msgtype == COMPRESSED and base.rsplit("/", 1)[-1] in ("compressed", "compressedDepth"):
-        base = base.rsplit("/", 1)[0]
-    sibling = f"{base.rsplit('/', 1)[0]}/camera_info"
+    sibling = info_topic_beside(image.topic)
     return sibling if sibling in names else None

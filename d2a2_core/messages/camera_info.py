@@ -17,6 +17,14 @@ RECTIFIED_INPUTS = ("auto", "none", "color", "depth", "both")
 _LEFT_OF_P = (0, 1, 2, 4, 5, 6, 8, 9, 10)  # the 3 x 3 part of P's 3 x 4 numbers
 
 
+def info_topic_beside(image_topic: str) -> str:
+    """The topic of an image's camera info, as camera_info_manager and image_transport name it."""
+    base, _, last = image_topic.rpartition("/")
+    if last in ("compressed", "compressedDepth"):
+        base = base.rpartition("/")[0]
+    return f"{base}/camera_info"
+
+
 def is_rectified(setting: str, which: str, topic: str) -> bool:
     """Whether images of ``topic`` are rectified: as ``setting`` says, with "auto" by a part of the name.
 

@@ -82,10 +82,17 @@ def read_info(path: str | Path) -> WeightsInfo:
     """
     with open_weights(path) as file:
         metadata = file.metadata() or {}
-    if metadata.get("format") != "d2a2-1":
+    kind = metadata.get("format")
+    if kind != "d2a2-1":
+        if kind and kind.startswith("d2a2-"):
+            base, _, part = Path(path).stem.rpartition(".")
+            owner = f" {base}.safetensors" if base else ""
+            raise WeightsError(
+                f"{path} holds no network: it is what lies beside weights ({part or kind}); give the weights{owner} themselves"
+            )
         raise WeightsError(
-            f"{path} is a safetensors file, but it lacks this project's configuration (metadata format 'd2a2-1'); "
-            "authors' .pth files are read by load_official_checkpoint"
+            f"{path} is a safetensors file, but it lacks this project's configuration (metadata format 'd2a2-1'), so it is not "
+            "known what network it is of; expected a file that d2a2 wrote (`d2a2 train`, or `d2a2 convert` of an authors' .pth)"
         )
     config = read_entry(
         path, metadata, "config", {"type": "object", "anyOf": [{"required": ["scale"]}, {"required": ["scales"]}]}

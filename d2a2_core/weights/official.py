@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import zipfile
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from torch import Tensor
@@ -62,6 +63,12 @@ def load_official_checkpoint(path: str | Path, scale: int, backend: str = "auto"
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise WeightsError(f"no checkpoint at {path}") from error
+    except UnpicklingError as error:
+        # Without torch's own text: it advises to switch off what keeps a file from running code.
+        raise WeightsError(
+            f"{path} cannot be read as a checkpoint of tensors: it is none, or holds more than tensors, which may be code and is "
+            "never loaded; expected what torch.save(model.state_dict(), path) wrote"
+        ) from error
     except Exception as error:  # torch.load raises a different type for each kind of damage
         raise WeightsError(f"{path} cannot be read as a checkpoint of tensors: {error}") from error
     if not isinstance(state, dict) or not all(_is_plain(k, v) for k, v in state.items()):

@@ -27,6 +27,8 @@ def resolve_weights(name_or_path: str | Path) -> Path:
     for candidate in (path, shipped):
         if candidate.is_file():
             return candidate
+    if path.is_dir():
+        raise WeightsError(f"{path} is a folder; expected a weights file, or one of the names {list_pretrained()}")
     raise WeightsError(
         f"no weights {str(name_or_path)!r}: neither a file nor one of the shipped names {list_pretrained()}"
     )

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from d2a2_core.files import replacing
+from d2a2_core.files import check_outputs, replacing
 
 
 def test_the_file_appears_whole_when_the_block_ends(tmp_path):
@@ -46,3 +46,16 @@ def test_the_old_file_stays_when_the_process_is_killed_and_the_next_one_replaces
         partial.write_text("new")
     assert (tmp_path / "a.txt").read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_folders_of_an_output_are_made_and_what_is_in_their_way_is_told_before_any_work(tmp_path, monkeypatch):
+    check_outputs([tmp_path / "a/b/c.txt"])
+    with replacing(tmp_path / "a/b/c.txt") as partial:
+        partial.write_text("new")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for name in ("a/b/c.txt", "dangling"):
+        with pytest.raises(NotADirectoryError, match=f"{tmp_path / name} is in the way, expected a folder or nothing"):
+            check_outputs([tmp_path / name / "d" / "e.txt"])
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write everywhere
+    with pytest.raises(PermissionError, match=f"{tmp_path / 'a'} cannot be written"):
+        check_outputs([tmp_path / "a/d.txt"])

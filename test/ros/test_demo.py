@@ -74,9 +74,7 @@ def test_depth_in_its_own_camera_is_registered(tmp_path, simple_weights):
     assert "registered here" in out
 
 
-@pytest.mark.parametrize("rate", [0.2, 1.0, 15.0])
 @pytest.mark.parametrize("seconds", [0.05, 2.0, 15.0, 100.0])
-def test_the_node_misses_no_images_while_its_network_is_compiled(seconds, rate):
+def test_the_node_misses_no_images_while_its_network_is_compiled(seconds):
     """It is busy so long; see test_a_pair_in_work_is_no_silence. What comes on top must be less than its patience."""
-    assert first_pause(seconds, rate) > seconds
-    assert first_pause(seconds, rate) + 1 / rate - seconds < silence._SILENCE - 1
+    assert seconds < first_pause(seconds) < seconds + silence._SILENCE - 1

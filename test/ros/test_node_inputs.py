@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("rclpy")
 
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import TransformStamped
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -19,6 +20,7 @@ from d2a2_ros.cameras import info_from_camera
 from d2a2_ros.checks import MAX_BYTES, image_problem
 from d2a2_ros.diagnostics import Reporter, shorten
 from d2a2_ros.images import depth_array
+from d2a2_ros.infos import InfoSubscription
 from d2a2_ros.node import UpsampleNode
 from d2a2_ros.silence import Silence
 
@@ -103,6 +105,44 @@ def test_raw_depth_with_infos_published_once_before_the_node_starts_is_registere
         assert np.isnan(depth_array(b.wait_for(DEPTH)[0])).any()  # what the depth camera does not see
     finally:
         driver.destroy_node()
+
+
+@pytest.mark.parametrize(
+    ("publishers", "images", "said"),
+    [
+        (
+            ["/cam/rgb/camera_info"],
+            "/cam/rgb/image_raw",
+            "there is /cam/rgb/camera_info beside the images: remap color/c",
+        ),
+        (["/cam/rgb/camera_info"], "/cam/rgb/image_raw/compressed", "there is /cam/rgb/camera_info beside the images"),
+        (["/cam/rgb/camera_info", "/color/camera_info"], "/cam/rgb/image_raw", None),
+        (["/other/camera_info"], "/cam/rgb/image_raw", None),
+        ([], "/color/image_raw", None),
+    ],
+)
+def test_camera_infos_beside_images_that_were_remapped_alone_are_found(publishers, images, said):
+    subscription = types.SimpleNamespace(topic_name="/color/camera_info", qos_profile=REPEATED)
+    node = types.SimpleNamespace(create_subscription=lambda *_, **__: subscription, count_publishers=publishers.count)
+    problem = InfoSubscription(node, "color/camera_info", print).elsewhere("color", images)
+    assert (problem is None) if said is None else (said in problem.message and problem.code == "color_info_elsewhere")
+
+
+def test_camera_infos_that_are_elsewhere_are_on_diagnostics(ros, bench, monkeypatch):
+    b = bench()
+    for publisher in (b._publishers["color/camera_info"], b._publishers["depth/camera_info"]):
+        gone = b._executor.create_task(b.tester.destroy_publisher, publisher)
+        b.wait(gone.done)
+    monkeypatch.setattr("d2a2_ros.infos.info_topic_beside", lambda _: "/cam/camera_info")
+    b.tester.create_publisher(CameraInfo, "/cam/camera_info", 1)
+    b.listen("/diagnostics", DiagnosticArray)
+    b.send_pair()
+
+    def shown():
+        return any("there is /cam/camera_info" in m.status[0].message for m in b.out["/diagnostics"])
+
+    b.wait(shown)
+    assert any("remap color/camera_info to it" in w for w in b.warnings)
 
 
 @pytest.mark.parametrize(
@@ -318,16 +358,31 @@ def test_the_log_holds_a_bounded_number_of_bounded_lines():
 # -- silence -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_pair_in_work_is_no_silence(monkeypatch):
-    """Compiling a network takes longer than the node waits before it says that no images come."""
-    now = [0.0]
-    monkeypatch.setattr("d2a2_ros.silence.time.monotonic", lambda: now[0])
+@pytest.fixture
+def silence():
     subscription = types.SimpleNamespace(topic_name="/image", msg_type=Image)
     node = types.SimpleNamespace(count_publishers=lambda _: 0, get_publishers_info_by_topic=lambda _: [])
-    silence, counts = Silence(node, subscription, subscription, 0.015), {"color": 1, "depth": 1, "pairs": 1}
+    return Silence(node, subscription, subscription, 0.015)
+
+
+def test_a_pair_in_work_is_no_silence(monkeypatch, silence):
+    """Compiling a network takes longer than the node waits before it says that no images come."""
+    now, counts = [0.0], {"color": 1, "depth": 1, "pairs": 1}
+    monkeypatch.setattr("d2a2_ros.silence.time.monotonic", lambda: now[0])
     for now[0] in range(60):
-        assert silence.problem(counts, 0.0, busy=True) is None
+        assert silence.problem(counts, "", busy=True) is None
     for now[0] in range(60, 69):
-        assert silence.problem(counts, 0.0, busy=False) is None
+        assert silence.problem(counts, "", busy=False) is None
     now[0] = 70
-    assert silence.problem(counts, 0.0, busy=False).code == "no_images"
+    assert silence.problem(counts, "", busy=False).code == "no_images"
+
+
+def test_a_camera_that_sends_every_minute_is_no_silence_between_its_images(monkeypatch, silence):
+    now = [0.0]
+    monkeypatch.setattr("d2a2_ros.silence.time.monotonic", lambda: now[0])
+    said = {}
+    for now[0] in range(400):
+        count = min(now[0] // 60, 3)
+        said[now[0]] = silence.problem({"color": count, "depth": count, "pairs": count}, "", busy=False)
+    assert not any(said[second] for second in range(120, 330))
+    assert "the last pair came 150 s ago; have the cameras stopped?" in said[330].message

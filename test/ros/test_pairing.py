@@ -133,9 +133,23 @@ def test_jitter_of_arrivals_is_no_step_back():
 
 def test_how_far_apart_the_stamps_are():
     cameras = Cameras()
-    assert np.isnan(cameras.pairing.ahead())
+    assert cameras.pairing.apart() == ""
     cameras.play([(0.0, "color", 1000.0), (0.0, "depth", 4600.25)])
-    assert cameras.pairing.ahead() == pytest.approx(3600.25)
+    assert "depth's are +3600.250 s after colour's" in cameras.pairing.apart()
+    cameras.play([(1.0, "color", 1001.0), (1.0, "depth", 1001.02)])
+    assert "are 0.020000 s apart; a larger sync_slop pairs them" in cameras.pairing.apart()
+
+
+@pytest.mark.parametrize("which", ["color", "depth"])
+def test_stamps_that_stand_still_are_named(which):
+    cameras = Cameras()
+    cameras.play([event if event[1] != which else (event[0], which, 0.0) for event in stream(9)])
+    assert cameras.pairing.frozen() is None
+    cameras.play([(1.0, which, 0.0)])
+    assert cameras.pairing.frozen().code == f"{which}_stamps"
+    assert "have the same stamp, 0.000 s" in cameras.pairing.frozen().message
+    cameras.play(shifted(stream(1), 2.0))
+    assert cameras.pairing.frozen() is None
 
 
 def arrivals(steps):

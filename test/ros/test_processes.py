@@ -149,6 +149,24 @@ def test_player_publishes_every_frame_once_as_four_topics(ros, recording):
     assert (info.width, info.height) == (8, 6)
 
 
+def test_player_sends_the_first_frame_at_once_however_low_the_rate(ros, recording):
+    import rclpy
+    from sensor_msgs.msg import Image
+
+    listener, got = rclpy.create_node("listener"), {"color/image_raw": [], "depth/image_raw": []}
+    for topic, messages in got.items():
+        listener.create_subscription(Image, topic, messages.append, 20)
+    # The next frame would come after a quarter of an hour.
+    process = start("recording_player", f"recording:={recording}", "wait_for_subscribers:=true", "rate_hz:=0.001")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not all(got.values()):
+        rclpy.spin_once(listener, timeout_sec=0.1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0, output(process)
+    listener.destroy_node()
+    assert [len(messages) for messages in got.values()] == [1, 1]
+
+
 def test_wrong_parameters_file_ends_with_a_message(tmp_path):
     (tmp_path / "bad.yaml").write_text("{ this is: [not yaml")
     process = node_process.start("node", "--ros-args", "--params-file", str(tmp_path / "bad.yaml"))

@@ -98,6 +98,19 @@ def test_a_folder_of_split_files_without_metadata_is_one_bag(tmp_path):
     same_messages(copied, messages)
 
 
+@storages
+@pytest.mark.parametrize("begun", [b"", b"\x89MCA", b"\x89MCAP0\r\n"])
+def test_a_file_that_a_killed_recorder_had_only_just_begun_is_said(tmp_path, storage, begun):
+    ending = ".mcap" if storage == "mcap" else ".db3"
+    write_bag(tmp_path / "rec_0", storage, frames(3))
+    (tmp_path / "in").mkdir()
+    shutil.copy(tmp_path / "rec_0" / f"rec_0{ending}", tmp_path / "in" / f"rec_0{ending}")
+    (tmp_path / "in" / f"rec_1{ending}").write_bytes(begun if storage == "mcap" else b"")
+    summary, copied = result_of(tmp_path / "in", tmp_path / "out")
+    same_messages(copied, list(frames(3)))
+    assert any(f"rec_1{ending}" in note for note in summary.notes)
+
+
 def test_a_folder_of_several_bags_without_metadata_is_refused(tmp_path):
     for name in ("kitchen.mcap", "hall.mcap"):
         raw_mcap(tmp_path / "in" / name, frames(2))

@@ -135,5 +135,23 @@ def test_a_channel_without_ros_messages_alone_is_said(tmp_path):
     source = raw_mcap(
         tmp_path / "in.mcap", [("/json", "a.B", 5, b"{}")], channels={"/json": ("json", "jsonschema", b"{}")}
     )
-    with pytest.raises(BagError, match=r"no depth topic.*left out: 1 'json' messages on /json"):
+    with pytest.raises(BagError, match=r"no sensor_msgs/msg/Image .*left out: 1 'json' messages on /json"):
+        upsample_bag(source, tmp_path / "out", StubEngine(), BagOptions())
+
+
+def test_types_without_their_middle_are_the_standard_ones(tmp_path):
+    short = {topic: ("cdr", "ros2msg", f"# {topic}") for topic, *_ in frames(1)}
+    messages = list(frames(3))
+    named = [(topic, kind.replace("/msg/", "/"), time, raw) for topic, kind, time, raw in messages if topic != "/soup"]
+    source = raw_mcap(tmp_path / "in.mcap", named, channels=short)
+    summary, copied = result_of(source, tmp_path / "out")
+    assert summary.written == 3
+    same_messages(copied, [m for m in messages if m[0] != "/soup"])
+
+
+def test_a_bag_without_images_says_what_it_holds(tmp_path):
+    source = raw_mcap(tmp_path / "in.mcap", [m for m in frames(2) if "image" not in m[0]])
+    with pytest.raises(
+        BagError, match=r"no sensor_msgs/msg/Image .*: /camera/color/camera_info \(sensor_msgs/msg/Camera"
+    ):
         upsample_bag(source, tmp_path / "out", StubEngine(), BagOptions())

@@ -110,7 +110,7 @@ def image_bag(folder, rows):
     """A bag of (bag time in frames, "c" or "d", frame number of the stamp)."""
     made = {"c": (COLOR, color_image), "d": (DEPTH, depth_image)}
     messages = [
-        (made[kind][0], IMAGE, START + round(time * FRAME), made[kind][1](int(i), stamp=START + round(i * FRAME)))
+        (made[kind][0], IMAGE, START + round(time * FRAME), made[kind][1](abs(int(i)), stamp=START + round(i * FRAME)))
         for time, kind, i in rows
     ]
     return write_bag(folder, "mcap", sorted(messages, key=lambda m: m[2]))
@@ -158,6 +158,30 @@ def test_of_images_with_the_same_stamp_the_first_is_used_and_the_others_are_repo
     assert f"skipped 10: {COLOR}: an image has the stamp of an earlier one" in report(summary)
 
 
+@pytest.mark.parametrize("which", ["c", "d", "cd"])
+def test_stamps_that_a_driver_does_not_set_are_refused(tmp_path, which):
+    rows = [(i, kind, -START / FRAME if kind in which else i) for i in range(9) for kind in "cd"]
+    topic = COLOR if "c" in which else DEPTH
+    with pytest.raises(
+        BagError, match=f"9 of 9 images on {topic} have the same stamp, 0.000 s: its driver did not set it"
+    ):
+        upsample_bag(image_bag(tmp_path / "in", rows), tmp_path / "out", StubEngine(), BagOptions())
+
+
+@pytest.mark.parametrize(
+    ("later", "said"),
+    [
+        (0.5, "apart; a larger --slop pairs them"),
+        (108_000, r"apart; depth's are \+3600.000 s after colour's"),
+        (-START / FRAME + 100, r"depth is stamped \d\.\d+ s, which is no time of day as that of colour"),
+    ],
+)
+def test_clocks_that_do_not_fit_are_told_apart(tmp_path, later, said):
+    rows = [(i, kind, i + later * (kind == "d")) for i in range(9) for kind in "cd"]
+    with pytest.raises(BagError, match=said):
+        upsample_bag(image_bag(tmp_path / "in", rows), tmp_path / "out", StubEngine(), BagOptions())
+
+
 @pytest.mark.parametrize("ns", [-(2**31) * 10**9, -1, 0, (2**31 - 1) * 10**9 + 999_999_999])
 def test_any_stamp_that_a_message_can_hold_is_paired(tmp_path, ns):
     messages = [(COLOR, IMAGE, START, color_image(0, stamp=ns)), (DEPTH, IMAGE, START, depth_image(0, stamp=ns))]
@@ -188,6 +212,6 @@ def test_camera_infos_are_the_latest_before_the_pair_else_the_first(tmp_path):
 def test_images_that_cannot_be_paired_at_all_are_said(tmp_path):
     rows = [(i, "c", i) for i in range(5)]
     source = image_bag(tmp_path / "in", [*rows, *((i, "d", i + 0.6) for i in range(5))])
-    with pytest.raises(BagError, match=r"no two stamps within 0.01 s \(the nearest two stamps are 0.01333\d s"):
+    with pytest.raises(BagError, match=r"no two stamps within 0.01 s; the nearest two stamps are 0.01333\d s"):
         upsample_bag(source, tmp_path / "out", StubEngine(), BagOptions(slop=0.01))
     assert not (tmp_path / "out.partial").exists()

@@ -28,10 +28,12 @@ from bag_files import (
     frames,
     info,
     outputs,
+    raw_mcap,
     stamp,
     write_bag,
 )
 from bag_stub import StubEngine
+from rosbags.rosbag2 import StoragePlugin, Writer
 from rvl_file import rvl
 
 from d2a2_core.bag import BagError, BagOptions, upsample_bag
@@ -218,7 +220,7 @@ def test_mistakes_are_said_and_leave_nothing_behind(tmp_path, make, said):
         (BagOptions(color_info="/nowhere"), "no camera info on /nowhere"),
         (BagOptions(color=DEPTH), "was given for colour and for depth"),
         (BagOptions(prefix="/camera/depth"), "has /camera/depth/camera_info, /camera/depth/image_raw already"),
-        (BagOptions(start=100.0), "nothing to pair"),
+        (BagOptions(start=100.0), "images lie 0.0 to 0.0 s after the bag's first message"),
     ],
 )
 def test_options_that_cannot_be(tmp_path, options, said):
@@ -293,3 +295,66 @@ def test_nothing_is_overwritten(tmp_path):
         upsample_bag(source, tmp_path / "out", StubEngine(), BagOptions())
     with pytest.raises(BagError, match="folder"):
         upsample_bag(source, tmp_path / "out.mcap", StubEngine(), BagOptions())
+
+
+@pytest.mark.parametrize("format", ["png", "", "rgb8; png compressed bgr8"])
+def test_a_plain_png_of_16_bits_is_depth_by_its_name_whatever_its_format_says(tmp_path, format):
+    color, depth = f"{COLOR}/compressed", f"{DEPTH}/compressed"
+    messages = [*frames(1)][:3]
+    for i in range(2):
+        messages.append(
+            (color, COMPRESSED, START + i, compressed(i, png(np.full((24, 32, 3), 9, np.uint8)), "png", "cam"))
+        )
+        messages.append(
+            (depth, COMPRESSED, START + i, compressed(i, png(np.full((6, 8), 1500, np.uint16)), format, "cam"))
+        )
+    said = []
+    source = write_bag(tmp_path / "in", "mcap", messages)
+    assert upsample_bag(source, tmp_path / "out", StubEngine(), BagOptions(), say=said.append).written == 2
+    assert f"colour {color} (png)" in said[0]
+    assert f"depth  {depth} ({format} of 16-bit grey)" in said[0]
+
+
+def test_camera_infos_that_are_not_beside_the_images_are_listed(tmp_path):
+    messages = [(t.replace("/color/camera_info", "/rgb_info"), *rest) for t, *rest in frames(2)]
+    said = []
+    upsample_bag(
+        write_bag(tmp_path / "in", "mcap", messages), tmp_path / "out", StubEngine(), BagOptions(), say=said.append
+    )
+    assert (
+        "colour none, depth /camera/depth/camera_info; the bag also has /camera/rgb_info: --color-info can name one"
+        in said[0]
+    )
+
+
+def test_a_topic_whose_first_images_are_damaged_is_found(tmp_path):
+    damaged = [(COLOR, IMAGE, START - 100 + i, b"\0\1\0\0") for i in range(50)]
+    source = write_bag(tmp_path / "in", "mcap", [*damaged, *frames(30)])
+    assert upsample_bag(source, tmp_path / "out", StubEngine(), BagOptions()).written == 30
+
+
+def test_a_bag_that_was_upsampled_before_is_upsampled_again_under_another_prefix(tmp_path):
+    upsample_bag(write_bag(tmp_path / "in", "mcap", frames(3)), tmp_path / "once", StubEngine(), BagOptions())
+    with pytest.raises(BagError, match="choose another --prefix"):
+        upsample_bag(tmp_path / "once", tmp_path / "twice", StubEngine(), BagOptions())
+    again = upsample_bag(tmp_path / "once", tmp_path / "twice", StubEngine(), BagOptions(prefix="/again"))
+    assert again.written == 3
+
+
+def test_images_of_the_latest_bag_time_count(tmp_path):
+    messages = [(t, k, 2**63 - 1, raw) for t, k, _, raw in frames(3)]
+    assert (
+        upsample_bag(raw_mcap(tmp_path / "in.mcap", messages), tmp_path / "out", StubEngine(), BagOptions()).written
+        == 3
+    )
+
+
+def test_topics_without_messages_are_no_obstacle(tmp_path):
+    source = tmp_path / "in"
+    with Writer(source, version=9, storage_plugin=StoragePlugin.SQLITE3) as writer:
+        for topic in (f"{COLOR}/compressed", "/other/depth/image_rect_raw"):
+            writer.add_connection(topic, COMPRESSED if "compressed" in topic else IMAGE, typestore=STORE)
+        known = {t: writer.add_connection(t, k, typestore=STORE) for t, k, *_ in frames(1)}
+        for topic, _, time, raw in frames(3):
+            writer.write(known[topic], time, raw)
+    assert upsample_bag(source, tmp_path / "out", StubEngine(), BagOptions()).written == 3

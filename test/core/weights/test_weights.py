@@ -101,8 +101,22 @@ def test_folder_in_place_of_a_file(tmp_path):
 def test_someone_elses_safetensors(model, tmp_path, metadata):
     path = tmp_path / "other.safetensors"
     save_file(model.state_dict(), path, metadata=metadata)
-    with pytest.raises(WeightsError, match="load_official_checkpoint"):
+    with pytest.raises(WeightsError, match=r"lacks this project's configuration .*`d2a2 convert` of an authors' .pth"):
         load_weights(path)
+
+
+@pytest.mark.parametrize("kind", ["sigma", "int8"])
+def test_what_lies_beside_weights_is_not_taken_for_weights(kind):
+    path = zoo.PRETRAINED / f"d2a2-lite-sensor.{kind}.safetensors"
+    with pytest.raises(
+        WeightsError, match=rf"lies beside weights \({kind}\); give the weights d2a2-lite-sensor.safetensors"
+    ):
+        load_weights(path)
+
+
+def test_a_folder_is_named(tmp_path):
+    with pytest.raises(WeightsError, match=f"{tmp_path} is a folder"):
+        resolve_weights(tmp_path)
 
 
 @pytest.mark.parametrize("metadata", [{"config": "{"}, {"config": "[]"}, {"config": "{}"}, {"card": "{"}])
@@ -274,8 +288,9 @@ class TestOfficialCheckpoint:
                 return (open, (str(tmp_path / "boom"), "w"))
 
         torch.save({"weight": Bomb()}, tmp_path / "bomb.pth")
-        with pytest.raises(WeightsError, match="cannot be read"):
+        with pytest.raises(WeightsError, match="cannot be read") as refused:
             load_official_checkpoint(tmp_path / "bomb.pth", 4)
+        assert "weights_only" not in str(refused.value)  # torch advises to switch that off
         assert not (tmp_path / "boom").exists()
 
     @pytest.mark.parametrize(
