@@ -65,7 +65,7 @@ def write_safetensors(path: str | Path, tensors: dict[str, Tensor], metadata: di
     """Writes a .safetensors file; one that is there stays as it is until the new one is complete.
 
     Raises:
-        OSError: it cannot be written (full disk, no such folder, no permission).
+        OSError: it cannot be written (full disk, a folder in its place, no permission).
     """
     try:
         with replacing(path) as partial:

@@ -321,7 +321,8 @@ class TestOfficialCheckpoint:
 
 
 def test_what_cannot_be_written_is_an_os_error_that_names_the_file(tmp_path):
-    target = tmp_path / "missing" / "m.safetensors"
+    target = tmp_path / "m.safetensors"
+    target.mkdir()
     with pytest.raises(OSError, match=r"m\.safetensors"):
         write_safetensors(target, {"a": torch.zeros(2)}, {})
 
