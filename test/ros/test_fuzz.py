@@ -3,7 +3,6 @@
 D2A2_FUZZ=20000 sets the number of messages, and checks how long a good pair waited and how much memory was taken.
 """
 
-import os
 import signal
 import subprocess
 import threading
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fuzzing import fuzz_count
 
 pytest.importorskip("rclpy")
 import node_process
@@ -26,7 +26,7 @@ from d2a2_ros.cameras import info_from_camera
 
 from .conftest import image, stamped
 
-MESSAGES = int(os.environ.get("D2A2_FUZZ", "0"))
+MESSAGES = fuzz_count(0)
 BURST = 30  # hostile messages between good pairs
 CAMERA = Camera(160, 120, 130.0, 130.0, 79.5, 59.5)
 COLOR = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)

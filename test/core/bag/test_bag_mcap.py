@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from fuzzing import fuzz_count
 
 pytest.importorskip("rosbags", reason="needs rosbags (pip install rosbags)")
 
@@ -94,7 +95,8 @@ def test_mutated_mcap_files_end_in_a_bag_error_or_in_a_bag(tmp_path):
         raw_mcap(path, frames(2), compression=c, chunk=n).read_bytes() for c, n in (("", 3), ("zstd", 3), ("", None))
     ]
     refused = 0
-    for i in range(3000):
+    count = fuzz_count(1000)
+    for i in range(count):
         data = bytearray(files[i % 3])
         for _ in range(rng.integers(1, 6)):
             data[rng.integers(8, len(data))] = rng.integers(256)
@@ -105,7 +107,7 @@ def test_mutated_mcap_files_end_in_a_bag_error_or_in_a_bag(tmp_path):
                     pass
         except BagError:
             refused += 1
-    assert 300 < refused < 2900
+    assert 0.1 * count < refused < 0.97 * count
 
 
 def test_channels_of_others_are_left_out_with_a_word(tmp_path):

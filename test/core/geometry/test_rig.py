@@ -5,6 +5,7 @@ import random
 
 import numpy as np
 import pytest
+from fuzzing import fuzz_count
 
 from d2a2_core.documents import parse_json
 from d2a2_core.geometry import Camera, Extrinsics
@@ -142,8 +143,8 @@ def rig_or_message(text):
         return str(error)
 
 
-@pytest.mark.parametrize("count", [2000, pytest.param(40_000, marks=pytest.mark.slow)])
-def test_whatever_a_calibration_holds_it_is_used_or_refused_by_name(count):
+def test_whatever_a_calibration_holds_it_is_used_or_refused_by_name():
+    count = fuzz_count(2000)
     random_, used = random.Random(count), 0
     whole = json.dumps(WHOLE).encode()
     for i in range(count):

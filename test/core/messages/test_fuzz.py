@@ -10,13 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from fuzzing import fuzz_count
 from PIL import Image
 
 pytest.importorskip("rosbags", reason="needs rosbags (pip install rosbags)")
 
 import message_fuzz
 
-COUNT = int(os.environ.get("D2A2_FUZZ", "16000"))
+COUNT = fuzz_count(8000)
 _MOST_MB = 500
 
 
