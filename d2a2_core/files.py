@@ -28,7 +28,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.d2a2-partial")
+    partial = path.with_name(unfinished_name(path.name))
     # It may be a link to something else.
     partial.unlink(missing_ok=True)
     try:
@@ -36,6 +36,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def unfinished_name(name: str) -> str:
+    """Name that a file of :func:`replacing` has until it is complete."""
+    return f".{name}.d2a2-partial"
 
 
 def check_outputs(

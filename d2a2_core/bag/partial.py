@@ -10,11 +10,11 @@ from typing import Any
 
 from d2a2_core.bag.journal import Journal
 from d2a2_core.bag.storage import BagError
-from d2a2_core.files import replacing
+from d2a2_core.files import replacing, unfinished_name
 
 _MADE_BY = "d2a2 bag"
 _JOB, _JOURNAL = "job.json", "pairs.journal"
-_UNFINISHED = f"{_JOB}.partial"  # where the run was killed before it had begun
+_UNFINISHED = unfinished_name(_JOB)  # where the run was killed before it had begun
 _OWN_FILES = (_JOB, _UNFINISHED, _JOURNAL)
 
 

@@ -13,6 +13,7 @@ from bag_stub import StubEngine
 
 from d2a2_core.bag import BagError, BagOptions, upsample_bag
 from d2a2_core.bag.journal import Journal
+from d2a2_core.files import unfinished_name
 
 
 def interrupted(tmp_path, storage="mcap", at=2, count=4):
@@ -110,7 +111,7 @@ def test_infinite_settings_are_the_same_settings(tmp_path):
 def test_an_empty_folder_and_a_half_written_job_are_no_obstacle(tmp_path):
     source = write_bag(tmp_path / "in", "mcap", frames(2))
     (tmp_path / "out.partial").mkdir()
-    (tmp_path / "out.partial" / "job.json.partial").write_text('{"made')
+    (tmp_path / "out.partial" / unfinished_name("job.json")).write_text('{"made')
     assert upsample_bag(source, tmp_path / "out", StubEngine(), BagOptions()).written == 2
 
 
