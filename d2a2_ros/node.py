@@ -332,8 +332,10 @@ class UpsampleNode(GuardedNode):
     def _look_at_memory(self) -> None:
         """Looks at Fast DDS' shared memory every ten seconds; other middleware has its own."""
         if self._ticks % _SHARED_MEMORY_TICKS == 0 and "fastrtps" in get_rmw_implementation_identifier():
-            self._memory = shared_memory.look()
-            if self._memory and (left := self._memory.left_over()):
+            before, self._memory = self._memory, shared_memory.look()
+            # Once, not for as long as they lie there: they do no harm while there is room.
+            new = self._memory and self._memory.stale > (before.stale if before else 0)
+            if new and (left := self._memory.left_over()):
                 self.report(left.code, left.message)
         self._ticks += 1
 
