@@ -111,9 +111,8 @@ class PartialFolder:
     def _job(self) -> dict[str, Any]:
         """The job that the folder holds; empty where it holds none, or something else."""
         try:
-            job = json.loads(
-                (self.path / _JOB).read_bytes()
-            )  # settings may be infinite, which JSON proper does not know
+            # Not documents.read_json: settings may be infinite, which JSON proper does not know.
+            job = json.loads((self.path / _JOB).read_bytes())
         except (OSError, ValueError, RecursionError):
             return {}
         return job if isinstance(job, dict) else {}

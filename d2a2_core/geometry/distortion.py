@@ -102,9 +102,8 @@ def distort(x: np.ndarray, y: np.ndarray, model: str, coefficients: tuple[float,
         scale = np.where(r > 1e-8, scale, 1.0)
         return x * scale, y * scale
     radial = (1 + r2 * (k[0] + r2 * (k[1] + r2 * k[4]))) / (1 + r2 * (k[5] + r2 * (k[6] + r2 * k[7])))
-    if (
-        model == "modified_brown_conrady"
-    ):  # as the others, but its tangential terms are those of the place moved already
+    if model == "modified_brown_conrady":
+        # As the others, but its tangential terms are those of the place moved already.
         x, y, radial = x * radial, y * radial, 1.0
     xy = x * y
     return (

@@ -14,9 +14,10 @@ from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, Qo
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from d2a2_core.bag import BagOptions, upsample_bag
+from d2a2_core.bag import BagError, BagOptions, upsample_bag
 from d2a2_core.bag import messages as msgs
 from d2a2_core.bag.compression import zstd_module
+from d2a2_core.bag.source import open_bag
 
 zstd = zstd_module()
 
@@ -33,6 +34,17 @@ LATCHED = Qos(
 START = 1_700_000_000_000_000_000
 FRAME = 33_333_333
 storages = pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+
+
+def is_refused(path):
+    """Whether reading all of a bag ends in a BagError; any other error is the test's failure."""
+    try:
+        with open_bag(path) as bag:
+            for _ in bag.messages():
+                pass
+    except BagError:
+        return True
+    return False
 
 
 def color_image(i, size=(24, 32), stamp=None, frame="color_optical"):

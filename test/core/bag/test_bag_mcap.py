@@ -6,7 +6,7 @@ from fuzzing import fuzz_count
 
 pytest.importorskip("rosbags", reason="needs rosbags (pip install rosbags)")
 
-from bag_files import RawMcap, frames, raw_mcap, result_of, same_messages
+from bag_files import RawMcap, frames, is_refused, raw_mcap, result_of, same_messages
 from bag_stub import StubEngine
 
 from d2a2_core.bag import BagError, BagOptions, upsample_bag
@@ -101,12 +101,7 @@ def test_mutated_mcap_files_end_in_a_bag_error_or_in_a_bag(tmp_path):
         for _ in range(rng.integers(1, 6)):
             data[rng.integers(8, len(data))] = rng.integers(256)
         path.write_bytes(data[: rng.integers(8, len(data))] if rng.random() < 0.3 else data)
-        try:
-            with open_bag(path) as bag:
-                for _ in bag.messages():
-                    pass
-        except BagError:
-            refused += 1
+        refused += is_refused(path)
     assert 0.1 * count < refused < 0.97 * count
 
 

@@ -10,11 +10,10 @@ from fuzzing import fuzz_count
 
 pytest.importorskip("rosbags", reason="needs rosbags (pip install rosbags)")
 
-from bag_files import COLOR, frames, result_of, same_messages, write_bag
+from bag_files import COLOR, frames, is_refused, result_of, same_messages, write_bag
 from bag_stub import StubEngine
 
 from d2a2_core.bag import BagError, BagOptions, upsample_bag
-from d2a2_core.bag.source import open_bag
 
 
 @pytest.mark.slow
@@ -28,12 +27,7 @@ def test_mutated_databases_end_in_a_bag_error_or_in_a_bag(tmp_path):
         for _ in range(rng.integers(1, 30)):
             data[rng.integers(0, len(data))] = rng.integers(256)
         path.write_bytes(data[: rng.integers(1, len(data))] if rng.random() < 0.3 else data)
-        try:
-            with open_bag(path) as bag:
-                for _ in bag.messages():
-                    pass
-        except BagError:
-            refused += 1
+        refused += is_refused(path)
     assert 0.1 * count < refused < 0.95 * count
 
 
