@@ -5,7 +5,7 @@ Needs no network: measuring tools (`d2a2 offset`) use it alone. Plan, rectify, i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from d2a2_core.depth import doubtful_pixels, invalid_to_nan, nearest_pixel, outside_limits
+from d2a2_core.depth import doubtful_pixels, invalid_to_nan, outside_limits
 from d2a2_core.depth.lr_grid import MAX_SPREAD, SAME_SHAPE, check_shapes, choose_scale, nearest_scale, to_lr_grid
 from d2a2_core.errors import CodedError
 from d2a2_core.geometry import Camera, CameraPair, Registration
@@ -57,8 +57,9 @@ class Measured:
         color: (H, W, 3) uint8, the colour image, rectified if asked for.
         lr: (1, 1, h, w) metres, NaN in holes.
         trusted: (1, 1, h, w) bool, measurements that are neither flying nor stray.
-        known: (1, 1, H, W) metres, the measurement of the cell that each pixel lies in, NaN without one.
-        removed: (1, 1, H, W) bool, pixels whose measurement was rejected.
+        known: (1, 1, h, w) metres, what was measured and not rejected, NaN without: on the LR grid where depth was registered,
+            else on the depth image's own, which covers the colour image's view.
+        removed: Bool of that size, where the measurement was rejected.
         scale: Colour pixels per LR cell.
         rejected: Number of measurements rejected.
         camera: Camera of ``color``, None where no calibration is known.
@@ -84,10 +85,17 @@ class FrontEnd:
     Args:
         scales: Scales to choose from.
         device: Where the tensors go.
+        inspect: Finds flying and stray measurements: :func:`d2a2_core.depth.doubtful_pixels`, or what computes the same.
     """
 
-    def __init__(self, scales: Sequence[int], device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        scales: Sequence[int],
+        device: torch.device | str = "cpu",
+        inspect: Callable[[Tensor], Tensor] = doubtful_pixels,
+    ) -> None:
         self.scales, self.device = tuple(scales), torch.device(device)
+        self._find_doubtful = inspect
         self._registrations: dict[tuple[Route, int], Registration] = {}
         self._rectifiers: dict[Camera, Tensor] = {}
 
@@ -111,7 +119,7 @@ class FrontEnd:
             color = self._rectify(color, plan.undistort)
         raw = torch.from_numpy(np.array(pair.depth, np.float32, order="C")).to(self.device)
         raw = invalid_to_nan(raw)[None, None]
-        usable, bad, doubtful = _inspect(raw, settings)
+        usable, bad, doubtful = self._inspect(raw, settings)
         rejected = bad | doubtful
         clear = usable.masked_fill(doubtful, torch.nan)
         size, lr_size = (color.shape[0], color.shape[1]), (pair.depth.shape[0], pair.depth.shape[1])
@@ -125,16 +133,23 @@ class FrontEnd:
             scale = nearest_scale(self.scales, _spread(route))
             lr, lost = self._register(route, scale, clear, raw)
             trusted = torch.isfinite(lr)
-            known, removed = (_cells_to_pixels(cells, scale, size) for cells in (lr, lost))
+            known, removed = lr, lost
         else:
             # The network is trained with mixed and stray measurements and knows what to make of them (leaving the mixed ones out
             # was measured to cost a tenth in RMSE, the strays 3 %; of a real camera's strays two thirds fit what is around them).
             # But they are neither enforced nor called measured, and no hole is filled for their sake.
             lr = to_lr_grid(usable, size, scale)
             trusted = torch.isfinite(to_lr_grid(clear, size, scale))
-            known = nearest_pixel(clear, size)
-            removed = nearest_pixel(rejected.float(), size) > 0.5
+            known, removed = clear, rejected
         return Measured(color, lr, trusted, known, removed, scale, int(rejected.sum()), camera, plan, doubts)
+
+    def _inspect(self, depth: Tensor, settings: FrontEndSettings) -> tuple[Tensor, Tensor, Tensor]:
+        """Depth (1, 1, h, w) without what is out of range, where that was, and which of the rest is flying or stray."""
+        bad = outside_limits(depth, settings.min_depth, settings.max_depth)
+        depth = depth.masked_fill(bad, torch.nan)
+        if not settings.hygiene:
+            return depth, bad, torch.zeros_like(bad)
+        return depth, bad, self._find_doubtful(depth)
 
     def _register(self, route: Route, scale: int, clear: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Registered measurements, and the cells that are empty only because theirs were rejected."""
@@ -188,16 +203,3 @@ def _explains_shapes(pair: CameraPair) -> bool:
     images = (pair.color.shape[1] / size[0]) / (pair.color.shape[0] / size[1])
     return bool(1 / SAME_SHAPE <= pixels / images <= SAME_SHAPE)
 
-
-def _inspect(depth: Tensor, settings: FrontEndSettings) -> tuple[Tensor, Tensor, Tensor]:
-    """Depth (1, 1, h, w) without what is out of range, where that was, and which of the rest is flying or stray."""
-    bad = outside_limits(depth, settings.min_depth, settings.max_depth)
-    depth = depth.masked_fill(bad, torch.nan)
-    if not settings.hygiene:
-        return depth, bad, torch.zeros_like(bad)
-    return depth, bad, doubtful_pixels(depth)
-
-
-def _cells_to_pixels(cells: Tensor, scale: int, size: tuple[int, int]) -> Tensor:
-    """(B, 1, h, w) on the network's LR grid -> (B, 1, H, W)."""
-    return cells.repeat_interleave(scale, 2).repeat_interleave(scale, 3)[..., : size[0], : size[1]]

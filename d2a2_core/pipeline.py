@@ -7,6 +7,7 @@ instance serves one stream of frames. The live node and `d2a2 bag` run exactly t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from d2a2_core.depth import StableRange, away_from_edges, enforce_measurements
+from d2a2_core.depth import StableRange, valid_range
 from d2a2_core.depth.consistency import BOUND_ABS_M, BOUND_REL
-from d2a2_core.depth.provenance import classify
+from d2a2_core.frame_graph import FrameShape
 from d2a2_core.front_end import GEOMETRIES, FrontEnd, FrontEndSettings, Measured
 from d2a2_core.geometry import Camera, CameraPair, EdgeOffset
 from d2a2_core.geometry.offset_corrector import OffsetCorrector, moved
@@ -28,6 +29,7 @@ from d2a2_core.weights.sidecars import load_sigma_head
 __all__ = ["GEOMETRIES", "RANGES", "DepthPipeline", "PipelineResult", "PipelineSettings", "describe"]
 
 RANGES = ("stable", "frame")
+_KEPT_GRAPHS = 8
 MAX_OFFSET = 100  # pixels; more is no small error of a calibration
 
 
@@ -121,7 +123,8 @@ class DepthPipeline:
         self.upsampler = upsampler
         self.settings = settings or PipelineSettings()
         self.sigma_head = sigma_head.to(upsampler.device) if sigma_head else None
-        self.front_end = FrontEnd(upsampler.usable_scales, upsampler.device)
+        self.front_end = FrontEnd(upsampler.usable_scales, upsampler.device, upsampler.inspection())
+        self._graphs: dict[tuple[FrameShape, bool], Callable[..., tuple[Tensor, ...]]] = {}
         self.offsets = OffsetCorrector()
         self._range = StableRange()
 
@@ -197,32 +200,50 @@ class DepthPipeline:
             offset=offset,
         )
 
-    @torch.inference_mode()
     def _upsample(self, color: np.ndarray, measured: Measured, with_sigma: bool) -> PipelineResult:
-        settings, lr, scale = self.settings, measured.lr, measured.scale
-        guide = self.upsampler.to_guide(torch.from_numpy(np.array(color, order="C")).permute(2, 0, 1)[None])
-        depth_range = self._range.update(lr) if settings.depth_range == "stable" else None
-        # Measured here already; without hygiene the network's own view of it, which it was trained with.
-        trust = (torch.isfinite(lr).float() + measured.trusted.float()) / 2 if settings.hygiene else None
-        hr = self.upsampler.predict(guide, lr, scale, depth_range, trust)
+        settings, lr, device = self.settings, measured.lr, self.upsampler.device
+        head = self.sigma_head if with_sigma else None
+        graph = self._graph(measured, head)
+        depth_range = self._range.update(lr) if settings.depth_range == "stable" else valid_range(lr)
         bounds = (settings.bound_abs, settings.bound_rel) if settings.consistency else (torch.inf, torch.inf)
-        hr, residual = enforce_measurements(hr, lr, measured.trusted & away_from_edges(lr), scale, *bounds)
-        out, provenance = classify(hr, measured.known, settings.max_fill_px, measured.removed)
-        sigma = self.sigma_head.predict(guide, lr, out) if with_sigma and self.sigma_head is not None else None
-        largest = residual.abs().nan_to_num(-1.0).amax().item()
+        limits = torch.tensor([depth_range.lo.item(), depth_range.span.item(), *bounds], device=device)
+        # A copy: views of messages are read-only, may be reversed in memory, and torch accepts neither.
+        image = torch.from_numpy(np.array(color, order="C"))[None].to(device)
+        depth, provenance, largest, *sigma = graph(
+            image, lr, measured.trusted, measured.known, measured.removed, limits
+        )
+        residual = largest.item()
         return PipelineResult(
-            depth=_array(out),
+            depth=_array(depth),
             provenance=_array(provenance),
-            sigma=None if sigma is None else _array(sigma),
+            sigma=_array(sigma[0]) if sigma else None,
             color=color,
             camera=measured.camera,
-            scale=scale,
+            scale=measured.scale,
             registration=measured.plan.why,
             assumed_registered=measured.plan.assumed,
-            residual=largest if largest >= 0 else float("nan"),
+            residual=residual if residual >= 0 else float("nan"),
             removed=measured.rejected,
             doubts=measured.doubts,
         )
+
+    def _graph(self, measured: Measured, head: SigmaHead | None) -> Callable[..., tuple[Tensor, ...]]:
+        """The graph for frames of this shape; the newest few are kept."""
+        shape = FrameShape(
+            size=measured.color.shape[:2],
+            scale=measured.scale,
+            grid=tuple(measured.known.shape[-2:]),
+            registered=measured.plan.route is not None,
+            max_fill_px=self.settings.max_fill_px,
+            inspected=self.settings.hygiene,
+            views=self.upsampler.ensemble,
+        )
+        key = shape, head is not None
+        graph = self._graphs.pop(key, None) or self.upsampler.graph(shape, head)
+        self._graphs[key] = graph
+        while len(self._graphs) > _KEPT_GRAPHS:
+            del self._graphs[next(iter(self._graphs))]
+        return graph
 
 
 def _array(image: Tensor) -> np.ndarray:

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from d2a2_core.depth import (
-    DepthRange,
-    fill_holes,
-    invalid_to_nan,
-    measurement_trust,
-    nearest_pixel,
-    valid_range,
-)
+from d2a2_core.depth import DepthRange, invalid_to_nan, measurement_trust, valid_range
+from d2a2_core.depth.cells import CellMap
 from d2a2_core.depth.lr_grid import choose_scale, to_lr_grid
 from d2a2_core.depth.provenance import classify
 from d2a2_core.depth.validity import check_images
-from d2a2_core.network import check_views, run_views
+from d2a2_core.frame_graph import FrameGraph, FrameShape, Inspection, Prediction
+from d2a2_core.network import check_views
+from d2a2_core.network.sigma_head import SigmaHead
 from d2a2_core.runtime import Runtime, choose_runtime, open_runtime
 
 
@@ -162,7 +158,8 @@ class DepthUpsampler:
         scale = choose_scale(self.usable_scales, size, (depth.shape[-2], depth.shape[-1]))
         measured = invalid_to_nan(depth.to(self.device, non_blocking=True))
         hr = self.predict(self.to_guide(color), to_lr_grid(measured, size, scale), scale)
-        out, provenance = classify(hr, nearest_pixel(measured, size), self.max_fill_px)
+        cells = CellMap.same_view(size, tuple(depth.shape[-2:])).to(self.device)
+        out, provenance = classify(hr, measured, cells, self.max_fill_px)
         return out, provenance, scale
 
     def to_guide(self, color: Tensor) -> Tensor:
@@ -191,19 +188,22 @@ class DepthUpsampler:
         Returns:
             (B, 1, H, W) float32 metres, everywhere (holes are filled without a limit of distance).
         """
-        size = tuple(guide.shape[-2:])
-        measured_range = valid_range(lr)
-        depth_range = depth_range or measured_range
-        guide = F.pad(guide, (0, -size[1] % scale, 0, -size[0] % scale), mode="replicate")
-        filled = fill_holes(lr, F.avg_pool2d(guide, scale))
-        inputs = [guide, depth_range.normalise(filled)]
-        if self._runtime.takes_trust:
-            inputs.append(measurement_trust(lr) if trust is None else trust)
-        hr = run_views(self._runtime, self.ensemble, *inputs)
-        hr = depth_range.restore(hr[..., : size[0], : size[1]])
-        # Beyond the measured range a network only guesses; a tenth of the span leaves room for thin, blurred objects.
-        lo, span = measured_range.lo, measured_range.span
-        return hr.clamp((lo - 0.1 * span).clamp(min=1e-3), lo + 1.1 * span)
+        if not self._runtime.takes_trust:
+            trust = None
+        elif trust is None:
+            trust = measurement_trust(lr)
+        prediction = Prediction(self._runtime, self.ensemble)
+        return prediction(guide, lr, scale, depth_range or valid_range(lr), trust)
+
+    def graph(self, shape: FrameShape, sigma_head: SigmaHead | None = None) -> Callable[..., tuple[Tensor, ...]]:
+        """What computes whole frames of a shape with this network: :meth:`FrameGraph.forward`, by the runtime."""
+        takes_trust = self._runtime.takes_trust
+        return self._runtime.whole(lambda network: FrameGraph(network, takes_trust, shape, sigma_head))
+
+    def inspection(self) -> Callable[[Tensor], Tensor]:
+        """:class:`Inspection`, by the runtime."""
+        run = self._runtime.whole(lambda _: Inspection())
+        return lambda depth: run(depth)[0]
 
     @property
     def usable_scales(self) -> tuple[int, ...]:

@@ -32,8 +32,8 @@ def enforce_measurements(
     lr: Tensor,
     trusted: Tensor,
     scale: int,
-    bound_abs: float = BOUND_ABS_M,
-    bound_rel: float = BOUND_REL,
+    bound_abs: float | Tensor = BOUND_ABS_M,
+    bound_rel: float | Tensor = BOUND_REL,
 ) -> tuple[Tensor, Tensor]:
     """Brings each cell's mean within max(bound_abs, bound_rel * z) of its trusted measurement z.
 
@@ -45,7 +45,7 @@ def enforce_measurements(
         lr: (B, 1, ceil(H / scale), ceil(W / scale)) metres, NaN or anything where not trusted.
         trusted: bool, of the shape of ``lr``; cells with a measurement that is not finite and positive are not trusted.
         scale: s.
-        bound_abs, bound_rel: 0 and 0 ask for the measurement itself.
+        bound_abs, bound_rel: 0 and 0 ask for the measurement itself, infinite ones for nothing. Tensors are not checked.
 
     Returns:
         hr: the corrected copy; residual (B, 1, h, w): its cell means minus the measurements, NaN where not trusted.
@@ -60,18 +60,17 @@ def enforce_measurements(
             f"expected lr and trusted {cells} for hr {tuple(hr.shape)} and scale {scale}, "
             f"got {tuple(lr.shape)} and {tuple(trusted.shape)}"
         )
-    if bound_abs < 0 or bound_rel < 0:
+    if not isinstance(bound_abs, Tensor) and not isinstance(bound_rel, Tensor) and min(bound_abs, bound_rel) < 0:
         raise ValueError(f"expected bounds of at least 0, got {bound_abs} and {bound_rel}")
     grid = _Grid(hr, scale)
     mean = grid.means()
-    target = torch.where(trusted & torch.isfinite(lr) & (lr > 0), lr, torch.nan)
-    bound = (bound_rel * target).clamp(min=bound_abs)
-    if not _within(mean, target, bound):
-        grid.multiply(F.interpolate(_factor(mean, target, bound), scale_factor=scale, mode="bilinear"))
-        mean = grid.means()
-        grid.multiply_cells(_factor(mean, target, bound))
-        mean = grid.means()
-    return grid.result(), mean - target
+    target = torch.where(trusted & (lr > 0) & (lr < torch.inf), lr, torch.nan)
+    bound = torch.maximum(bound_rel * target, torch.as_tensor(bound_abs, dtype=target.dtype, device=target.device))
+    # Factors of 1 where all is within the bound: the steps are the same for every image.
+    grid.multiply(F.interpolate(_factor(mean, target, bound), scale_factor=scale, mode="bilinear"))
+    mean = grid.means()
+    grid.multiply(F.interpolate(_factor(mean, target, bound), scale_factor=scale, mode="nearest"))
+    return grid.result(), grid.means() - target
 
 
 def away_from_edges(lr: Tensor, step_abs: float = 0.1, step_rel: float = 0.05) -> Tensor:
@@ -79,8 +78,9 @@ def away_from_edges(lr: Tensor, step_abs: float = 0.1, step_rel: float = 0.05) -
 
     These stand for their whole cell, so they may be enforced without harm.
     """
-    low = -F.max_pool2d((-lr).nan_to_num(-torch.inf), 3, stride=1, padding=1)
-    high = F.max_pool2d(lr.nan_to_num(-torch.inf), 3, stride=1, padding=1)
+    known = lr.abs() < torch.inf
+    low = -F.max_pool2d(torch.where(known, -lr, -torch.inf), 3, stride=1, padding=1)
+    high = F.max_pool2d(torch.where(known, lr, -torch.inf), 3, stride=1, padding=1)
     return (high - low) < (step_rel * lr).clamp(min=step_abs)
 
 
@@ -102,40 +102,23 @@ class _Grid:
         self.hr, self.scale = hr, scale
         padding = (0, -hr.shape[-1] % scale, 0, -hr.shape[-2] % scale)
         padded = F.pad(hr, padding, value=torch.nan) if any(padding) else hr
-        known = torch.isfinite(padded)
-        self.known = None if known.all() else known
-        self.depth = padded.clamp(min=_SMALLEST_M)
-        self.share = 1.0
-        if self.known is not None:
-            self.depth = torch.where(known, self.depth, 0.0)
-            self.share = F.avg_pool2d(known.to(hr.dtype), scale)
+        self.known = padded.abs() < torch.inf
+        self.depth = torch.where(self.known, padded.clamp(min=_SMALLEST_M), 0.0)
+        self.share = F.avg_pool2d(self.known.to(hr.dtype), scale)
 
     def means(self) -> Tensor:
         return F.avg_pool2d(self.depth, self.scale) / self.share
 
     def multiply(self, factor: Tensor) -> None:
-        self.depth *= factor
-
-    def multiply_cells(self, factor: Tensor) -> None:
-        height, width = factor.shape[-2:]
-        self.depth.view(-1, height, self.scale, width, self.scale).mul_(factor.view(-1, height, 1, width, 1))
+        self.depth = self.depth * factor
 
     def result(self) -> Tensor:
         height, width = self.hr.shape[-2:]
-        depth = self.depth[..., :height, :width]
-        return depth if self.known is None else torch.where(self.known[..., :height, :width], depth, self.hr)
-
-
-def _within(mean: Tensor, target: Tensor, bound: Tensor) -> bool:
-    return not bool(((mean - target).abs() > bound).any())
-
-
-def _allowed(mean: Tensor, target: Tensor, bound: Tensor) -> Tensor:
-    """The mean closest to ``mean`` that is within the bound; a little inside it, so that rounding does not matter."""
-    bound = 0.999 * bound
-    return torch.minimum(torch.maximum(mean, target - bound), target + bound)
+        return torch.where(self.known, self.depth, torch.nan)[..., :height, :width]
 
 
 def _factor(mean: Tensor, target: Tensor, bound: Tensor) -> Tensor:
     """What brings the mean within the bound; 1 where it is, or where there is nothing to compare."""
-    return (_allowed(mean, target, bound) / mean).nan_to_num(1.0, 1.0, 1.0)
+    bound = 0.999 * bound  # a little inside, so that rounding does not matter
+    allowed = torch.minimum(torch.maximum(mean, target - bound), target + bound)
+    return torch.where((target > 0) & (mean > 0), allowed / mean, 1.0)

@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-from itertools import groupby
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 _REACH = 6  # pixels around a hole's pixel in which a measurement of its colour is looked for
 _SIGMA_SPACE, _SIGMA_COLOR = 4.0, 0.15  # pixels; RGB in [0, 1]
+_NEVER = -1e30  # likeness of what is not there
 
 
-def _rings() -> list[tuple[int, list[tuple[int, int]]]]:
-    """The steps to all pixels within reach by their squared distance, nearest first."""
-    steps = [(dy, dx) for dy in range(-_REACH, _REACH + 1) for dx in range(-_REACH, _REACH + 1)]
-    steps.sort(key=lambda step: step[0] ** 2 + step[1] ** 2)
-    rings = groupby(steps, key=lambda step: step[0] ** 2 + step[1] ** 2)
-    return [(distance, list(ring)) for distance, ring in rings if 0 < distance <= _REACH**2]
+def _rays() -> list[list[tuple[int, int]]]:
+    """The steps within reach along 16 directions, of each direction the nearest first."""
+    rays = []
+    for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1), (2, 1), (1, 2), (2, -1), (1, -2)):
+        length = int(_REACH / (dy**2 + dx**2) ** 0.5)
+        rays += [[(sign * k * dy, sign * k * dx) for k in range(1, length + 1)] for sign in (1, -1)]
+    return rays
 
 
-_RINGS = _rings()
+_RAYS = _rays()
 
 
 def fill_holes(depth: Tensor, guide: Tensor | None = None) -> Tensor:
     """Fills every NaN from the measurements around it, coarse to fine; measurements stay as they are.
 
     A pyramid of masked means: each level halves the one below and averages its valid pixels only; on the way back each
-    hole takes the next coarser level's value. All vectorised, about four times the cost of one pass over the image.
+    hole takes the next coarser level's value.
 
-    With a guide, a pixel near measurements takes the value of the one that is nearest to it in place and colour together, so
-    that a hole between two surfaces is divided where the colour changes, and holds no depth in between.
+    With a guide, a pixel near measurements looks along 16 directions for the first measurement in each, and takes the value of
+    the one that is nearest to it in place and colour together, so that a hole between two surfaces is divided where the colour
+    changes, and holds no depth in between.
+
+    The steps are the same whatever the image holds, so that a graph can be made of them (:mod:`d2a2_core.frame_graph`).
 
     Args:
         depth: (B, 1, h, w) float, NaN where invalid.
@@ -39,8 +42,15 @@ def fill_holes(depth: Tensor, guide: Tensor | None = None) -> Tensor:
     Returns:
         (B, 1, h, w) without NaN; an image without any valid pixel is filled with 0.
     """
-    valid = torch.isfinite(depth)
-    levels = [(depth.nan_to_num(0.0) * valid, valid.to(depth.dtype))]
+    valid = depth.abs() < torch.inf
+    value = torch.where(valid, depth, 0.0)
+    filled = _coarse_to_fine(value, valid)
+    return filled if guide is None else torch.where(valid, value, _most_alike(value, valid, filled, guide))
+
+
+def _coarse_to_fine(value: Tensor, valid: Tensor) -> Tensor:
+    """``value``, 0 where not valid, filled by the pyramid of masked means."""
+    levels = [(value, valid.to(value.dtype))]
     while max(levels[-1][0].shape[-2:]) > 1:
         value, weight = levels[-1]
         padding = (0, value.shape[-1] % 2, 0, value.shape[-2] % 2)
@@ -48,42 +58,36 @@ def fill_holes(depth: Tensor, guide: Tensor | None = None) -> Tensor:
         share = F.avg_pool2d(F.pad(weight, padding), 2)
         has = share > 0
         # The weight is binary on purpose: a far larger region must not outvote the hole's own border.
-        levels.append((torch.where(has, total / share.clamp(min=1e-6), 0.0), has.to(depth.dtype)))
+        levels.append((torch.where(has, total / share.clamp(min=1e-6), 0.0), has.to(value.dtype)))
     filled = levels[-1][0]
     for value, weight in reversed(levels[:-1]):
         coarse = F.interpolate(filled, scale_factor=2, mode="bilinear", align_corners=False)
         coarse = coarse[..., : value.shape[-2], : value.shape[-1]]
         filled = torch.where(weight > 0, value, coarse)
-    return filled if guide is None else _take_nearest(filled, valid, guide)
+    return filled
 
 
-def _take_nearest(filled: Tensor, valid: Tensor, guide: Tensor) -> Tensor:
-    """``filled`` with each pixel near measurements replaced by the one most like it in place and colour."""
-    batch, row, col = torch.nonzero((within_distance(valid, _REACH) & ~valid)[:, 0], as_tuple=True)
-    if not len(batch):
-        return filled
-    # With a border of unknown pixels no neighbour lies outside.
+def _most_alike(value: Tensor, valid: Tensor, filled: Tensor, guide: Tensor) -> Tensor:
+    """Of each pixel the measurement most like it in place and colour, of the first ones along the rays; else ``filled``."""
+    height, width = value.shape[-2:]
     border = (_REACH,) * 4
-    depths, known = F.pad(filled, border).flatten(), F.pad(valid, border).flatten()
-    colors = F.pad(guide.float(), border).permute(0, 2, 3, 1).reshape(-1, 3)
-    height, width = (length + 2 * _REACH for length in filled.shape[-2:])
-    here = (batch * height + row + _REACH) * width + col + _REACH
-    own, best = colors[here], torch.full(here.shape, -torch.inf, device=filled.device)
-    out = depths.clone()
-    for distance, steps in _RINGS:
-        penalty = distance / (2 * _SIGMA_SPACE**2)
-        # Who has found something more alike than anything at this distance can be is done: most are, soon.
-        open_ = torch.nonzero(best < -penalty)[:, 0]
-        here, own, best = here[open_], own[open_], best[open_]
-        if not len(here):
-            break
-        there = here[:, None] + torch.tensor([dy * width + dx for dy, dx in steps], device=here.device)
-        likeness = -penalty - (colors[there] - own[:, None]).square().sum(2) / (2 * _SIGMA_COLOR**2)
-        likeness, which = likeness.masked_fill(~known[there], -torch.inf).max(1)
-        better = torch.nonzero(likeness > best)[:, 0]
-        best[better] = likeness[better]
-        out[here[better]] = depths[there[better, which[better]]]
-    return out.view(-1, 1, height, width)[..., _REACH:-_REACH, _REACH:-_REACH].contiguous()
+    # One plane each: shifted planes are cheaper than shifted stacks of them.
+    own = (guide.float() / (2**0.5 * _SIGMA_COLOR)).split(1, 1)
+    planes = [F.pad(plane, border) for plane in own]
+    values, known = F.pad(value, border), F.pad(valid.to(value.dtype), border)
+    best, out = torch.full_like(value, _NEVER), filled
+    for ray in _RAYS:
+        likeness, found = torch.full_like(value, _NEVER), filled
+        for dy, dx in reversed(ray):  # nearer ones overwrite
+            at = (..., slice(_REACH + dy, _REACH + dy + height), slice(_REACH + dx, _REACH + dx + width))
+            there = known[at] > 0
+            alike = -(dy**2 + dx**2) / (2 * _SIGMA_SPACE**2) - sum(
+                (plane[at] - mine) ** 2 for plane, mine in zip(planes, own, strict=True)
+            )
+            likeness, found = torch.where(there, alike, likeness), torch.where(there, values[at], found)
+        out = torch.where(likeness > best, found, out)
+        best = torch.maximum(best, likeness)
+    return out
 
 
 def within_distance(seeds: Tensor, radius: float) -> Tensor:

@@ -52,7 +52,9 @@ def flying_pixels(
     """
     height, width = depth.shape[-2:]
     border = reach + 1
-    padded = F.pad(depth, (border,) * 4, value=torch.nan)
+    known = depth > 0
+    depth = torch.where(known, depth, 0.0)
+    padded = F.pad(depth, (border,) * 4)  # 0 is unknown
 
     def beside(step: tuple[int, int], k: int) -> Tensor:
         top, left = border + k * step[0], border + k * step[1]
@@ -62,18 +64,20 @@ def flying_pixels(
     in_front = torch.zeros_like(depth)
     bend = torch.full_like(depth, torch.inf)
     for step in _DIRECTIONS:
-        low_a, high_a, slope_a = _support([beside(step, -k) for k in range(1, border + 1)])
-        low_b, high_b, slope_b = _support([beside(step, k) for k in range(1, border + 1)])
+        before, after = ([beside(step, sign * k) for k in range(1, border + 1)] for sign in (-1, 1))
+        low_a, high_a, slope_a = _support(before)
+        low_b, high_b, slope_b = _support(after)
+        # A side without any measurement supports from inf down to -inf, and so says nothing.
         up = torch.minimum(depth - high_a, low_b - depth)
         down = torch.minimum(depth - high_b, low_a - depth)
         # Without a slope on either side a slanted surface would look the same.
-        here = torch.where(slope_a | slope_b, torch.fmax(up, down), torch.nan)
-        # fmax and fmin pass over NaN: a side without any measurement says nothing.
-        between = torch.fmax(between, here)
-        in_front = torch.fmax(in_front, torch.minimum(low_a, low_b) - depth)
-        bend = torch.fmin(bend, (beside(step, -1) - 2 * depth + beside(step, 1)).abs())
-    tolerance = torch.maximum((rel_step * depth).clamp(min=min_step), noise_factor * depth * _noise(bend / depth))
-    return (between > tolerance) & (between >= in_front)
+        between = torch.maximum(between, torch.where(slope_a | slope_b, torch.maximum(up, down), -torch.inf))
+        in_front = torch.maximum(in_front, torch.minimum(low_a, low_b) - depth)
+        whole = (before[0] > 0) & (after[0] > 0)
+        bend = torch.minimum(bend, torch.where(whole, (before[0] - 2 * depth + after[0]).abs(), torch.inf))
+    noise = _noise(torch.where(known, bend / depth.clamp(min=1e-6), torch.inf))
+    tolerance = torch.maximum((rel_step * depth).clamp(min=min_step), noise_factor * depth * noise)
+    return known & (between > tolerance) & (between >= in_front)
 
 
 def doubtful_pixels(depth: Tensor) -> Tensor:
@@ -91,38 +95,48 @@ def measurement_trust(depth: Tensor) -> Tensor:
     Returns:
         (B, 1, h, w) float32.
     """
-    return torch.isfinite(depth).float().masked_fill_(doubtful_pixels(depth), 0.5)
+    return torch.where(doubtful_pixels(depth), 0.5, (depth > 0).float())
 
 
 def _support(values: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Lowest and highest depth that one side supports at a pixel, and whether its slope is known (bool).
 
-    From its measurements 1, 2, ... pixels away.
+    From its measurements 1, 2, ... pixels away, 0 where there is none; without any: inf and -inf, the wrong way round.
     """
-    near, rise = values[0], values[0] - values[1]
-    for k in range(2, len(values)):
-        missing = near.isnan()
-        near = torch.where(missing, values[k - 1], near)
-        rise = torch.where(missing, k * (values[k - 1] - values[k]), rise)
-    known = torch.isfinite(rise)
-    rise = 1.5 * rise.nan_to_num_(0.0)
-    return near + rise.clamp(max=0), near + rise.clamp(min=0), known
+    near, rise, known = values[-2], torch.zeros_like(values[0]), torch.zeros_like(values[0], dtype=torch.bool)
+    for k in range(len(values) - 1, 0, -1):  # nearer ones overwrite
+        here, beyond = values[k - 1], values[k]
+        there, both = here > 0, (here > 0) & (beyond > 0)
+        near = torch.where(there, here, near)
+        rise = torch.where(there, torch.where(both, 1.5 * k * (here - beyond), 0.0), rise)
+        known = torch.where(there, both, known)
+    there = near > 0
+    low = torch.where(there, near + rise.clamp(max=0), -torch.inf)
+    return low, torch.where(there, near + rise.clamp(min=0), torch.inf), known
 
 
 def _noise(bend: Tensor) -> Tensor:
     """Relative noise (sigma / depth), (B, 1, h, w), from the least relative second difference over the four lines.
 
     Along an edge the second difference is small, so edges hardly count, and the median over a block passes over the rest.
-    Relative, because one block holds near and far, and noise grows with depth.
+    Relative, because one block holds near and far, and noise grows with depth. Unknown differences are infinite.
     """
     height, width = bend.shape[-2:]
     n = _NOISE_BLOCK
-    bend = F.pad(torch.where(torch.isfinite(bend), bend, torch.nan), (0, -width % n, 0, -height % n), value=torch.nan)
+    bend = F.pad(bend, (0, -width % n, 0, -height % n), value=torch.inf)
     rows, cols = bend.shape[-2] // n, bend.shape[-1] // n
-    blocks = bend.view(-1, 1, rows, n, cols, n).transpose(3, 4).reshape(-1, 1, rows, cols, n * n)
+    blocks = bend.reshape(-1, rows, n, cols, n).transpose(2, 3).reshape(-1, 1, rows, cols, n * n)
     # 0.55: the median for independent Gaussian noise of standard deviation 1.
-    sigma = blocks.nanmedian(dim=-1).values.nan_to_num(0.0) / 0.55
-    return sigma.repeat_interleave(n, -2).repeat_interleave(n, -1)[..., :height, :width]
+    sigma = _finite_median(blocks) / 0.55
+    return F.interpolate(sigma, scale_factor=n, mode="nearest")[..., :height, :width]
+
+
+def _finite_median(values: Tensor) -> Tensor:
+    """(..., n) -> (...): median of the finite ones, the lower of two; 0 without any."""
+    ordered = values.sort(dim=-1).values
+    count = (ordered < torch.inf).sum(dim=-1, keepdim=True)
+    middle = ((count - 1) // 2).clamp(min=0)
+    return torch.where(count > 0, ordered.gather(-1, middle), 0.0)[..., 0]
 
 
 def stray_pixels(
@@ -146,18 +160,18 @@ def stray_pixels(
         (B, 1, h, w) bool.
     """
     height, width = depth.shape[-2:]
-    valid = torch.isfinite(depth)
-    level = depth.log()  # a share of depth is a difference of logarithms; NaN compares false
-    support = torch.zeros(depth.shape, dtype=torch.uint8, device=depth.device)
-    for dy in range(min(radius, height - 1) + 1):
-        for dx in range(-min(radius, width - 1), min(radius, width - 1) + 1):
-            if dy == 0 and dx <= 0:
-                continue  # every pair once
-            here = (..., slice(0, height - dy), slice(max(-dx, 0), width - max(dx, 0)))
-            there = (..., slice(dy, height), slice(max(dx, 0), width - max(-dx, 0)))
-            pair = (level[here] - level[there]).abs_() <= similar
-            support[here] += pair
-            support[there] += pair
+    valid = depth > 0
+    down, right = min(radius, height - 1), min(radius, width - 1)
+    # A share of depth is a difference of logarithms; unknown ones are far from everything, and from one another.
+    level = torch.where(valid, depth, 1.0).log()
+    here = torch.where(valid, level, -1e6)
+    there = F.pad(torch.where(valid, level, 1e6), (right, right, down, down), value=1e6)
+    support = torch.zeros_like(level)
+    for dy in range(-down, down + 1):
+        for dx in range(-right, right + 1):
+            if dy or dx:
+                other = there[..., down + dy : down + dy + height, right + dx : right + dx + width]
+                support = support + ((here - other).abs() <= similar).to(level.dtype)
     window = {"kernel_size": 2 * radius + 1, "stride": 1, "padding": radius, "count_include_pad": False}
-    holes = F.avg_pool2d((~valid).to(depth.dtype), **window)
+    holes = F.avg_pool2d((~valid).to(level.dtype), **window)
     return valid & (support < min_support) & (holes >= min_hole - 1e-6)

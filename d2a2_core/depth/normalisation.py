@@ -33,11 +33,11 @@ def valid_range(depth: Tensor, min_span: float = 0.01) -> DepthRange:
     Args:
         min_span: a flat scene is not blown up beyond this span, or its noise would look like structure.
     """
-    finite = torch.isfinite(depth)
+    finite = depth.abs() < torch.inf
     lo = torch.where(finite, depth, torch.inf).amin(dim=(1, 2, 3), keepdim=True)
     hi = torch.where(finite, depth, -torch.inf).amax(dim=(1, 2, 3), keepdim=True)
-    lo = torch.where(torch.isfinite(lo), lo, torch.zeros_like(lo))  # an image without any valid pixel
-    hi = torch.where(torch.isfinite(hi), hi, lo)
+    lo = torch.where(lo < torch.inf, lo, 0.0)  # an image without any valid pixel
+    hi = torch.where(hi > -torch.inf, hi, lo)
     return DepthRange(lo, (hi - lo).clamp(min=min_span))
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from d2a2_core.depth.cells import CellMap
 from d2a2_core.depth.consistency import refined_mask
-from d2a2_core.depth.holes import within_distance
 
 
 class Provenance(IntEnum):
@@ -41,25 +41,28 @@ def only(which: str, depth: np.ndarray, provenance: np.ndarray) -> np.ndarray:
 
 
 def classify(
-    depth: Tensor, measured: Tensor, max_fill_px: float, removed: Tensor | None = None
+    depth: Tensor, measured: Tensor, cells: CellMap, max_fill_px: float, removed: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Masks depth that is too far from any measurement and says where the rest comes from.
 
     Args:
         depth: (B, 1, H, W) metres, everywhere; what is not finite is no depth.
-        measured: (B, 1, H, W) metres: the measurement of the cell that each pixel lies in, NaN where there is none.
+        measured: (B, 1, h, w) metres: the measurement of each cell, NaN or 0 where there is none.
+        cells: Which cell each pixel lies in.
         max_fill_px: holes are kept up to this many pixels from the nearest measured one.
-        removed: (B, 1, H, W) bool: pixels whose cell had a measurement that was rejected.
+        removed: (B, 1, h, w) bool: cells whose measurement was rejected.
 
     Returns:
         depth with NaN, and provenance (B, 1, H, W) uint8, values of :class:`Provenance`.
     """
-    known = torch.isfinite(measured)
-    there = within_distance(known, max_fill_px) & torch.isfinite(depth)
-    provenance = torch.full(known.shape, int(Provenance.NONE), dtype=torch.uint8, device=known.device)
-    provenance[there] = int(Provenance.FILLED)
-    provenance[known & there] = int(Provenance.MEASURED)
-    provenance[refined_mask(depth, measured) & there] = int(Provenance.REFINED)
+    known = measured > 0
+    there = cells.within(known, max_fill_px) & (depth.abs() < torch.inf)
+    # One enlarged image says both what was measured and, below 0, what was rejected.
+    state = torch.where(known, measured, 0.0)
     if removed is not None:
-        provenance[removed & ~known] = int(Provenance.REMOVED)
-    return torch.where(there, depth, torch.nan), provenance
+        state = torch.where(removed & ~known, -1.0, state)
+    state = cells(state)
+    agrees = torch.where(refined_mask(depth, state), int(Provenance.REFINED), int(Provenance.MEASURED))
+    provenance = torch.where(there, torch.where(state > 0, agrees, int(Provenance.FILLED)), int(Provenance.NONE))
+    provenance = torch.where(state < 0, int(Provenance.REMOVED), provenance)
+    return torch.where(there, depth, torch.nan), provenance.to(torch.uint8)

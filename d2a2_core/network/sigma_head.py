@@ -86,8 +86,8 @@ class SigmaHead(nn.Module):
             ValueError: sizes that do not belong together.
         """
         log_sigma = self(sigma_features(guide, lr, hr))
-        sigma = F.interpolate(log_sigma, scale_factor=2, mode="bilinear", align_corners=False).exp_().clamp_(*_SIGMA_M)
-        return sigma[..., : hr.shape[-2], : hr.shape[-1]].masked_fill(~torch.isfinite(hr), torch.nan)
+        sigma = F.interpolate(log_sigma, scale_factor=2, mode="bilinear", align_corners=False).exp().clamp(*_SIGMA_M)
+        return torch.where(hr.abs() < torch.inf, sigma[..., : hr.shape[-2], : hr.shape[-1]], torch.nan)
 
 
 def sigma_features(guide: Tensor, lr: Tensor, hr: Tensor) -> Tensor:
@@ -96,21 +96,24 @@ def sigma_features(guide: Tensor, lr: Tensor, hr: Tensor) -> Tensor:
         raise ValueError(f"expected hr of the guide's size {tuple(guide.shape[-2:])}, got {tuple(hr.shape[-2:])}")
     scale = grid_scale(tuple(hr.shape[-2:]), tuple(lr.shape[-2:]))
     size = tuple(-(-length // 2) for length in hr.shape[-2:])
-    valid, filled = torch.isfinite(lr), fill_holes(lr)
+    valid, filled = lr > 0, fill_holes(lr)
     coarse = _enlarge(filled, scale, size)
-    low, high = _block_extremes(hr.float())
-    low, high = torch.where(torch.isnan(low), coarse, low), torch.where(torch.isnan(high), coarse, high)
-    middle = (low + high) / 2
+    hr, known = hr.float(), hr.abs() < torch.inf
+    # The largest and the least value of every 2 x 2 block; infinite without any.
+    blocks = torch.cat((torch.where(known, hr, -torch.inf), torch.where(known, -hr, -torch.inf)), 1)
+    extremes = F.max_pool2d(blocks, 2, ceil_mode=True)
+    extremes = torch.where(extremes > -torch.inf, extremes, torch.cat((coarse, -coarse), 1))
+    middle = (extremes[:, :1] - extremes[:, 1:]) / 2
     luma = _halve(guide.float().mean(1, keepdim=True))
-    extremes = torch.cat((high, -low, luma, -luma), 1)
-    near = _dilate(extremes, 1)
-    wide = _dilate(near, 2)
+    near = _largest(torch.cat((extremes, luma, -luma), 1), 3)
+    wide = _largest(near, 5)  # over 7
     near_range, wide_range = near[:, ::2] + near[:, 1::2], wide[:, ::2] + wide[:, 1::2]
+    far = _largest(wide[:, :2], 9)  # over 15
+    far_range = far[:, :1] + far[:, 1:]
 
     lr_features = _lr_features(filled, valid, _reduce(middle, scale, tuple(lr.shape[-2:])))
     lr_features = _enlarge(lr_features, scale, size)
     distance_px = torch.log1p(torch.expm1(lr_features[:, -1:]) * scale)
-    far_range = _dilate(wide[:, :2], 4).sum(1, keepdim=True)
     hr_metres = torch.cat((middle, (middle - coarse).abs(), near_range[:, :1], wide_range[:, :1], far_range), 1)
     hr_guide = torch.cat((near_range[:, 1:], wide_range[:, 1:]), 1)
     return torch.cat(
@@ -149,9 +152,9 @@ def grid_scale(size: tuple[int, int], lr_size: tuple[int, int]) -> int:
 def _lr_features(filled: Tensor, valid: Tensor, reduced: Tensor) -> Tensor:
     """``LR_FEATURES`` on the LR grid; ``reduced`` is the result there."""
     ranges, extremes = [], torch.cat((filled, -filled), 1)
-    for step in (1, 2, 4):
-        extremes = _dilate(extremes, step)
-        ranges.append(extremes.sum(1, keepdim=True))
+    for side in (3, 5, 9):  # over 3, 7 and 15 cells
+        extremes = _largest(extremes, side)
+        ranges.append(extremes[:, :1] + extremes[:, 1:])
     weight = valid.to(filled.dtype)
     rough, rough_weight = _roughness(filled, weight)
     residual = ((reduced - filled).abs() + _TINY_M).log()
@@ -177,12 +180,13 @@ def _roughness(depth: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         length = depth.shape[axis] - 2
         if length < 1:
             continue
-        before, at, after = (slice(i, i + length) for i in range(3))
-        pick = lambda image, part, axis=axis: image[..., part, :] if axis == -2 else image[..., part]  # noqa: E731
-        known = pick(weight, before) * pick(weight, at) * pick(weight, after)
-        change = pick(depth, before) - 2 * pick(depth, at) + pick(depth, after)
-        pick(total, at).add_((change.abs() + _TINY_M).log() * known)
-        pick(count, at).add_(known)
+        (before, at, after), (w0, w1, w2) = (
+            [image.narrow(axis, i, length) for i in range(3)] for image in (depth, weight)
+        )
+        known = w0 * w1 * w2
+        back = (0, 0, 1, 1) if axis == -2 else (1, 1)
+        total = total + F.pad(((before - 2 * at + after).abs() + _TINY_M).log() * known, back)
+        count = count + F.pad(known, back)
     return total / count.clamp(min=1), (count > 0).to(depth.dtype)
 
 
@@ -205,44 +209,27 @@ def _box_mean(values: Tensor, weight: Tensor, side: int) -> Tensor:
 def cell_distance(valid: Tensor) -> Tensor:
     """Euclidean distance in cells from each cell of (B, 1, h, w) to the nearest valid one, at most 12."""
     height, width = valid.shape[-2:]
+    most = _MAX_CELLS - 1
     row = torch.where(valid, 0.0, float(_MAX_CELLS))
-    for pad in range(1, min(_MAX_CELLS, width)):  # along the row
-        hit = torch.where(valid, float(pad), float(_MAX_CELLS))
-        row[..., pad:] = torch.minimum(row[..., pad:], hit[..., :-pad])
-        row[..., :-pad] = torch.minimum(row[..., :-pad], hit[..., pad:])
-    squared = row**2
-    best = squared.clone()
-    for pad in range(1, min(_MAX_CELLS, height)):
-        best[..., pad:, :] = torch.minimum(best[..., pad:, :], squared[..., :-pad, :] + pad**2)
-        best[..., :-pad, :] = torch.minimum(best[..., :-pad, :], squared[..., pad:, :] + pad**2)
+    for step in (1, 2, 4, 4):  # along the row, up to their sum
+        wide = F.pad(row, (step, step), value=float(_MAX_CELLS))
+        row = torch.minimum(row, torch.minimum(wide[..., :width], wide[..., 2 * step :]) + step)
+    squared = row.clamp(max=_MAX_CELLS) ** 2
+    tall, best = F.pad(squared, (0, 0, most, most), value=float(_MAX_CELLS**2)), squared
+    for step in range(1, most + 1):
+        up, down = tall[..., most - step : most - step + height, :], tall[..., most + step : most + step + height, :]
+        best = torch.minimum(best, torch.minimum(up, down) + step**2)
     return best.sqrt().clamp(max=_MAX_CELLS)
-
-
-def _block_extremes(image: Tensor) -> tuple[Tensor, Tensor]:
-    """Least and largest value of every 2 x 2 block, without regard to NaN unless all are."""
-    if any(length % 2 for length in image.shape[-2:]):
-        image = F.pad(image, (0, image.shape[-1] % 2, 0, image.shape[-2] % 2), mode="replicate")
-    rows = image[..., ::2, :], image[..., 1::2, :]
-    low, high = torch.fmin(*rows), torch.fmax(*rows)
-    return torch.fmin(low[..., ::2], low[..., 1::2]), torch.fmax(high[..., ::2], high[..., 1::2])
 
 
 def _halve(image: Tensor) -> Tensor:
     return F.avg_pool2d(image, 2, ceil_mode=True, count_include_pad=False)
 
 
-def _dilate(image: Tensor, step: int) -> Tensor:
-    """The largest of the 3 x 3 values around each that are ``step`` apart."""
-    for axis in (-2, -1):
-        if image.shape[axis] <= step:
-            continue
-        length = image.shape[axis] - step
-        out = image.clone()
-        ahead, behind = image.narrow(axis, step, length), image.narrow(axis, 0, length)
-        torch.maximum(out.narrow(axis, 0, length), ahead, out=out.narrow(axis, 0, length))
-        torch.maximum(out.narrow(axis, step, length), behind, out=out.narrow(axis, step, length))
-        image = out
-    return image
+def _largest(image: Tensor, side: int) -> Tensor:
+    """The largest of the ``side`` x ``side`` values around each."""
+    rows = F.max_pool2d(image, (1, side), stride=1, padding=(0, side // 2))
+    return F.max_pool2d(rows, (side, 1), stride=1, padding=(side // 2, 0))
 
 
 def _enlarge(image: Tensor, scale: int, size: tuple[int, int]) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,22 @@ class Runtime(ABC):
             ValueError: The inputs have sizes that the runtime does not take.
             RuntimeError: The runtime fails.
         """
+
+
+    def whole(self, make: Callable[[Callable[..., Tensor]], nn.Module]) -> Callable[..., tuple[Tensor, ...]]:
+        """What computes a graph around the network.
+
+        Args:
+            make: Builds the graph around what it is given, the network or what computes it.
+        """
+        graph = make(self).to(self.device).eval()
+
+        def run(*inputs: Tensor) -> tuple[Tensor, ...]:
+            with torch.inference_mode():
+                outputs = graph(*inputs)
+            return outputs if isinstance(outputs, tuple) else (outputs,)
+
+        return run
 
 
 class ModelRuntime(Runtime):
