@@ -23,7 +23,7 @@ from d2a2_core.depth import (
     measurement_trust,
     valid_range,
 )
-from d2a2_core.depth.cells import CellMap
+from d2a2_core.depth.cells import CellMap, Within, cell_means
 from d2a2_core.depth.provenance import classify
 from d2a2_core.network import run_views
 from d2a2_core.network.sigma_head import SigmaHead
@@ -62,6 +62,14 @@ class Inspection(nn.Module):
         return doubtful_pixels(depth)
 
 
+class Filling(nn.Module):
+    """Fills the holes of the LR grid along the colours, see :func:`d2a2_core.depth.fill_holes`."""
+
+    def forward(self, guide: Tensor, lr: Tensor, scale: int) -> Tensor:
+        """Guide (B, 3, h s, w s) and LR (B, 1, h, w) metres -> LR without NaN."""
+        return fill_holes(lr, cell_means(guide, scale))
+
+
 class Consistency(nn.Module):
     """Holds the result to the trusted measurements, see :mod:`d2a2_core.depth.consistency`."""
 
@@ -72,22 +80,50 @@ class Consistency(nn.Module):
         return hr, torch.where(size < torch.inf, size, -1.0).amax().view(1)
 
 
+class Provenances(nn.Module):
+    """Masks what is too far from measurements, and says where the rest comes from, see :mod:`d2a2_core.depth.provenance`."""
+
+    def __init__(self, cells: CellMap, max_fill_px: float) -> None:
+        super().__init__()
+        self.near = Within(cells, max_fill_px)
+
+    def forward(self, hr: Tensor, measured: Tensor, removed: Tensor) -> tuple[Tensor, Tensor]:
+        """See :func:`d2a2_core.depth.provenance.classify`."""
+        return classify(hr, measured, self.near, removed)
+
+
+class Sigma(nn.Module):
+    """The uncertainty of what is published, by a head, see :mod:`d2a2_core.network.sigma_head`."""
+
+    def __init__(self, head: SigmaHead) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, guide: Tensor, lr: Tensor, depth: Tensor) -> Tensor:
+        """See :meth:`SigmaHead.predict`."""
+        return self.head.predict(guide, lr, depth)
+
+
 class Prediction(nn.Module):
-    """The network and what it is given: holes filled, depth normalised; brought back to metres."""
+    """The network and what it is given: holes filled, depth normalised; brought back to metres.
+
+    Args:
+        network: Called as ``network(guide, lr)``, or with ``trust`` if it takes it: a module, or a runtime.
+        views: See :class:`FrameShape`.
+    """
 
     def __init__(self, network: Network, views: int = 1) -> None:
         super().__init__()
-        self.network = network
-        self.views = views
+        self.network, self.views = network, views
+        self.filling = Filling()
 
-    def forward(self, guide: Tensor, lr: Tensor, scale: int, depth_range: DepthRange, trust: Tensor | None) -> Tensor:
-        """Guide (B, 3, H, W), LR (B, 1, ceil(H / s), ceil(W / s)) metres and its trust (where the network takes it) -> (B, 1, H, W)."""
+    def predict(self, guide: Tensor, lr: Tensor, scale: int, depth_range: DepthRange, trust: Tensor | None) -> Tensor:
+        """Guide (B, 3, H, W), LR (B, 1, ceil(H / s), ceil(W / s)) metres and, where the network takes it, its trust -> (B, 1, H, W)."""
         size = tuple(guide.shape[-2:])
         padding = (0, -size[1] % scale, 0, -size[0] % scale)
         if any(padding):
             guide = F.pad(guide, padding, mode="replicate")
-        filled = fill_holes(lr, F.avg_pool2d(guide, scale))
-        inputs = (guide, depth_range.normalise(filled), *(() if trust is None else (trust,)))
+        inputs = (guide, depth_range.normalise(self.filling(guide, lr, scale)), *(() if trust is None else (trust,)))
         hr = run_views(self.network, self.views, *inputs)[..., : size[0], : size[1]]
         # Beyond the measured range a network only guesses; a tenth of the span leaves room for thin, blurred objects.
         measured = valid_range(lr)
@@ -95,12 +131,12 @@ class Prediction(nn.Module):
         return torch.minimum(torch.maximum(depth_range.restore(hr), low.clamp(min=1e-3)), high)
 
 
-class FrameGraph(nn.Module):
+class FrameGraph(Prediction):
     """One frame around a network.
 
     Args:
-        network: Called as ``network(guide, lr)``, or with ``trust`` if it takes it: a module, or a runtime.
-        takes_trust: Whether it does.
+        network: See :class:`Prediction`.
+        takes_trust: Whether it takes the third input.
         shape: Of the frames.
         sigma_head: Uncertainty head, or None for frames without sigma.
     """
@@ -108,13 +144,13 @@ class FrameGraph(nn.Module):
     def __init__(
         self, network: Network, takes_trust: bool, shape: FrameShape, sigma_head: SigmaHead | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(network, shape.views)
         self.shape, self.takes_trust = shape, takes_trust
-        self.prediction = Prediction(network, shape.views)
+        lr_cells = CellMap.whole_cells(shape.size, shape.scale)
+        cells = lr_cells if shape.registered else CellMap.same_view(shape.size, shape.grid)
         self.consistency = Consistency()
-        self.sigma_head = sigma_head
-        registered = CellMap.whole_cells(shape.size, shape.scale)
-        self.cells = registered if shape.registered else CellMap.same_view(shape.size, shape.grid)
+        self.provenance = Provenances(cells, shape.max_fill_px)
+        self.sigma = None if sigma_head is None else Sigma(sigma_head)
 
     def forward(
         self, color: Tensor, lr: Tensor, trusted: Tensor, measured: Tensor, removed: Tensor, limits: Tensor
@@ -135,12 +171,12 @@ class FrameGraph(nn.Module):
         """
         guide = color.permute(0, 3, 1, 2).float() / 255
         depth_range = DepthRange(limits[0].view(1, 1, 1, 1), limits[1].view(1, 1, 1, 1))
-        hr = self.prediction(guide, lr, self.shape.scale, depth_range, self._trust(lr, trusted))
+        hr = self.predict(guide, lr, self.shape.scale, depth_range, self._trust(lr, trusted))
         hr, residual = self.consistency(hr, lr, trusted, self.shape.scale, limits[2:])
-        depth, provenance = classify(hr, measured, self.cells, self.shape.max_fill_px, removed)
-        if self.sigma_head is None:
+        depth, provenance = self.provenance(hr, measured, removed)
+        if self.sigma is None:
             return depth, provenance, residual
-        return depth, provenance, residual, self.sigma_head.predict(guide, lr, depth)
+        return depth, provenance, residual, self.sigma(guide, lr, depth)
 
     def _trust(self, lr: Tensor, trusted: Tensor) -> Tensor | None:
         if not self.takes_trust:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from d2a2_core.depth import DepthRange, invalid_to_nan, measurement_trust, valid_range
-from d2a2_core.depth.cells import CellMap
+from d2a2_core.depth.cells import CellMap, Within
 from d2a2_core.depth.lr_grid import choose_scale, to_lr_grid
 from d2a2_core.depth.provenance import classify
 from d2a2_core.depth.validity import check_images
@@ -158,8 +158,8 @@ class DepthUpsampler:
         scale = choose_scale(self.usable_scales, size, (depth.shape[-2], depth.shape[-1]))
         measured = invalid_to_nan(depth.to(self.device, non_blocking=True))
         hr = self.predict(self.to_guide(color), to_lr_grid(measured, size, scale), scale)
-        cells = CellMap.same_view(size, tuple(depth.shape[-2:])).to(self.device)
-        out, provenance = classify(hr, measured, cells, self.max_fill_px)
+        near = Within(CellMap.same_view(size, tuple(depth.shape[-2:])), self.max_fill_px).to(self.device)
+        out, provenance = classify(hr, measured, near)
         return out, provenance, scale
 
     def to_guide(self, color: Tensor) -> Tensor:
@@ -193,7 +193,7 @@ class DepthUpsampler:
         elif trust is None:
             trust = measurement_trust(lr)
         prediction = Prediction(self._runtime, self.ensemble)
-        return prediction(guide, lr, scale, depth_range or valid_range(lr), trust)
+        return prediction.predict(guide, lr, scale, depth_range or valid_range(lr), trust)
 
     def graph(self, shape: FrameShape, sigma_head: SigmaHead | None = None) -> Callable[..., tuple[Tensor, ...]]:
         """What computes whole frames of a shape with this network: :meth:`FrameGraph.forward`, by the runtime."""

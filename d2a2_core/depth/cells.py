@@ -11,6 +11,14 @@ from d2a2_core.depth.resample import nearest_pixel
 _FAR = 1e4  # pixels; images are smaller
 
 
+def cell_means(image: Tensor, scale: int) -> Tensor:
+    """(B, C, H, W) -> (B, C, H / s, W / s): means over cells of ``scale`` x ``scale`` pixels."""
+    batch, channels, height, width = image.shape
+    # One plane each: for few channels runtimes would first bring the image into another layout, which takes longer than the means.
+    means = F.avg_pool2d(image.reshape(batch * channels, 1, height, width), scale)
+    return means.reshape(batch, channels, height // scale, width // scale)
+
+
 class CellMap(nn.Module):
     """Which cell each pixel lies in. Every cell from the first to the last one that is used has a pixel.
 
@@ -44,46 +52,77 @@ class CellMap(nn.Module):
 
     def forward(self, cells: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, C, H, W): of each pixel the value of its cell."""
-        return self._to_rows(self._to_cols(cells))
+        return self.to_rows(self.to_cols(cells))
 
-    def within(self, known: Tensor, radius: float) -> Tensor:
-        """(B, 1, H, W) bool: pixels at most ``radius`` pixels (Euclidean) from one of a known cell, (B, 1, h, w) bool."""
-        radius = min(max(radius, 0.0), float(len(self.rows) + len(self.cols)))
-        squared = self._squared_gap(known, radius)
-        least = self._to_rows(squared)
-        first, last = _ends(self.rows, self.grid[0])
-        at = torch.arange(len(self.rows), device=self.rows.device)
-        reach = _reach(self.rows, radius)
-        padded = F.pad(squared, (0, 0, reach, reach), value=_FAR**2)
-        ends = [F.pad(end, (reach, reach), value=value) for end, value in ((first, _FAR), (last, -_FAR))]
-        for step in (k for k in range(-reach, reach + 1) if k):
-            index = self.rows + step + reach
-            # Rows of pixels between this one and the nearest of that row of cells, whichever side it lies on.
-            gap = torch.maximum(ends[0][index] - at, at - ends[1][index]).clamp(max=_FAR)[:, None]
-            least = torch.minimum(least, padded.index_select(-2, index) + gap.float() ** 2)
-        return least <= radius**2
-
-    def _squared_gap(self, known: Tensor, radius: float) -> Tensor:
-        """(B, 1, h, W): squared number of columns between a column of pixels and the nearest known cell of a row of cells."""
-        first, last = _ends(self.cols, self.grid[1])
-        left, right = torch.where(known, last, -_FAR), torch.where(known, first, _FAR)
-        reach, step = _reach(self.cols, radius), 1
-        while reach > 0:  # the nearest known one within 1, 3, 7, ... cells, each way
-            step = min(step, reach)
-            if step < known.shape[-1]:
-                left = torch.maximum(left, F.pad(left[..., :-step], (step, 0), value=-_FAR))
-                right = torch.minimum(right, F.pad(right[..., step:], (0, step), value=_FAR))
-            reach, step = reach - step, 2 * step
-        at = torch.arange(len(self.cols), device=self.cols.device, dtype=torch.float32)
-        return torch.minimum(at - self._to_cols(left), self._to_cols(right) - at).clamp(0, _FAR) ** 2
-
-    def _to_cols(self, cells: Tensor) -> Tensor:
+    def to_cols(self, cells: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, h, W)."""
         if factor := self._repeats[1]:
             return F.interpolate(cells, scale_factor=(1, factor), mode="nearest")[..., : len(self.cols)]
         return cells.index_select(-1, self.cols)
 
-    def _to_rows(self, cells: Tensor) -> Tensor:
+    def to_rows(self, cells: Tensor) -> Tensor:
+        """(B, C, h, W) -> (B, C, H, W)."""
         return cells.index_select(-2, self.rows)
+
+
+class Within(nn.Module):
+    """Which pixels are at most so far (Euclidean) from a pixel of a known cell.
+
+    Args:
+        cells: Which cell each pixel lies in.
+        radius: Pixels; below 0 as 0.
+    """
+
+    def __init__(self, cells: CellMap, radius: float) -> None:
+        super().__init__()
+        self.cells = cells
+        self._squared = min(max(radius, 0.0), float(len(cells.rows) + len(cells.cols))) ** 2
+        reaches = [_reach(index, self._squared**0.5) for index in (cells.rows, cells.cols)]
+        self._steps = [k for k in range(-reaches[0], reaches[0] + 1) if k]
+        self._margin = reaches[0]
+        self._jumps = _jumps(reaches[1])
+        first, last = _ends(cells.rows, cells.grid[0])
+        first, last = (F.pad(end, (self._margin,) * 2, value=value) for end, value in ((first, _FAR), (last, -_FAR)))
+        at = torch.arange(len(cells.rows), dtype=torch.float32)
+        taken = [cells.rows + k + self._margin for k in self._steps]
+        # Rows of pixels between each one and the nearest of a row of cells beside its own, whichever side that lies on.
+        gaps = [torch.maximum(first[rows] - at, at - last[rows]).clamp(max=_FAR) ** 2 for rows in taken]
+        self.register_buffer("_rows", _stack(taken, cells.rows), persistent=False)
+        self.register_buffer("_gaps", _stack(gaps, at)[..., None], persistent=False)
+        first, last = _ends(cells.cols, cells.grid[1])
+        for name, values in (("_first", first), ("_last", last)):
+            self.register_buffer(name, values, persistent=False)
+        self.register_buffer("_cols", torch.arange(len(cells.cols), dtype=torch.float32), persistent=False)
+
+    def forward(self, known: Tensor) -> Tensor:
+        """(B, 1, h, w) bool -> (B, 1, H, W) bool."""
+        squared = self._along_rows(known)
+        least, tall = self.cells.to_rows(squared), F.pad(squared, (0, 0, self._margin, self._margin), value=_FAR**2)
+        for i in range(len(self._steps)):
+            least = torch.minimum(least, tall.index_select(-2, self._rows[i]) + self._gaps[i])
+        return least <= self._squared
+
+    def _along_rows(self, known: Tensor) -> Tensor:
+        """(B, 1, h, W): squared number of columns from each column of pixels to the nearest known cell of a row of cells."""
+        left, right = torch.where(known, self._last, -_FAR), torch.where(known, self._first, _FAR)
+        for step in self._jumps:
+            left = torch.maximum(left, F.pad(left[..., :-step], (step, 0), value=-_FAR))
+            right = torch.minimum(right, F.pad(right[..., step:], (0, step), value=_FAR))
+        gap = torch.minimum(self._cols - self.cells.to_cols(left), self.cells.to_cols(right) - self._cols)
+        return gap.clamp(0, _FAR) ** 2
+
+
+def _stack(values: list[Tensor], like: Tensor) -> Tensor:
+    return torch.stack(values) if values else like.new_empty((0, len(like)))
+
+
+def _jumps(reach: int) -> list[int]:
+    """Steps after which what is within ``reach`` has been passed on to everyone: 1, 2, 4, ... and a rest."""
+    jumps, step = [], 1
+    while reach > 0:
+        jumps.append(min(step, reach))
+        reach, step = reach - jumps[-1], 2 * step
+    return jumps
 
 
 def _whole_factor(index: Tensor, count: int) -> int:

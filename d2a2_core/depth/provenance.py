@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from d2a2_core.depth.cells import CellMap
+from d2a2_core.depth.cells import Within
 from d2a2_core.depth.consistency import refined_mask
 
 
@@ -41,27 +41,26 @@ def only(which: str, depth: np.ndarray, provenance: np.ndarray) -> np.ndarray:
 
 
 def classify(
-    depth: Tensor, measured: Tensor, cells: CellMap, max_fill_px: float, removed: Tensor | None = None
+    depth: Tensor, measured: Tensor, near: Within, removed: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Masks depth that is too far from any measurement and says where the rest comes from.
 
     Args:
         depth: (B, 1, H, W) metres, everywhere; what is not finite is no depth.
         measured: (B, 1, h, w) metres: the measurement of each cell, NaN or 0 where there is none.
-        cells: Which cell each pixel lies in.
-        max_fill_px: holes are kept up to this many pixels from the nearest measured one.
+        near: Which pixels are near enough to a measurement to be filled, and which cell each lies in.
         removed: (B, 1, h, w) bool: cells whose measurement was rejected.
 
     Returns:
         depth with NaN, and provenance (B, 1, H, W) uint8, values of :class:`Provenance`.
     """
     known = measured > 0
-    there = cells.within(known, max_fill_px) & (depth.abs() < torch.inf)
+    there = near(known) & (depth.abs() < torch.inf)
     # One enlarged image says both what was measured and, below 0, what was rejected.
     state = torch.where(known, measured, 0.0)
     if removed is not None:
         state = torch.where(removed & ~known, -1.0, state)
-    state = cells(state)
+    state = near.cells(state)
     agrees = torch.where(refined_mask(depth, state), int(Provenance.REFINED), int(Provenance.MEASURED))
     provenance = torch.where(there, torch.where(state > 0, agrees, int(Provenance.FILLED)), int(Provenance.NONE))
     provenance = torch.where(state < 0, int(Provenance.REMOVED), provenance)

@@ -12,6 +12,7 @@ import numpy as np
 from d2a2_core.geometry.edge_offset import EdgeOffset, Offset
 
 _LOOK_EVERY = 5  # frames between two looks at what the watchdog found
+_AT_FIRST, _THEN_EVERY = 30, 4  # frames that are all shown to it, and every which one later: a calibration drifts slowly
 # Colour pixels and LR cells; an offset over both is worth correcting: the first (aligned scenes show less), then what is left.
 _WORTH_FIRST, _WORTH_MORE = (1.0, 0.4), (1.0, 0.2)
 
@@ -32,7 +33,7 @@ class OffsetCorrector:
         """Forgets the stream so far."""
         with self._lock:
             self.watchdog.reset()
-        self._watched, self._watched_offset, self._found = 0, (0, 0), np.zeros(2)
+        self._watched, self._watched_offset, self._found, self._shown = 0, (0, 0), np.zeros(2), 0
         self._shape: tuple[int, ...] = ()
 
     def offset(self, shape: tuple[int, ...], given: tuple[float, float], correct: bool) -> tuple[int, int]:
@@ -66,7 +67,10 @@ class OffsetCorrector:
             if offset != self._watched_offset:
                 # What was seen so far belongs to another offset.
                 self.watchdog.reset()
-                self._watched, self._watched_offset = 0, offset
+                self._watched, self._watched_offset, self._shown = 0, offset, 0
+            self._shown += 1
+            if self._shown > _AT_FIRST and self._shown % _THEN_EVERY:
+                return
             self.watchdog.update(color[: rows * scale, : cols * scale], lr[:rows, :cols])
             if correct:
                 self._correct(scale)

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from d2a2_core.depth.cells import cell_means
+
 _DOUBT = 4.0  # steps of the optimiser are small beside differences of logarithms
 
 
@@ -50,7 +52,7 @@ class JointUpsampling(nn.Module):
         scale = height // rows
         pixels = (self.colour(guide) + self.embed(guide)).float().contiguous()
         own = pixels.view(batch, self.heads, self.width, rows, scale, width)
-        cells = _wide(F.avg_pool2d(pixels, scale), scale).view(batch, self.heads, self.width, rows + 2, 1, -1)
+        cells = _wide(cell_means(pixels, scale), scale).view(batch, self.heads, self.width, rows + 2, 1, -1)
         norm = 0.5 * cells.square().sum(2)
         if self.doubt is not None and trust is not None:
             distrust = _wide(1 - trust.float(), scale).view(batch, 1, rows + 2, 1, -1)

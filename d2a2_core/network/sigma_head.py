@@ -101,14 +101,14 @@ def sigma_features(guide: Tensor, lr: Tensor, hr: Tensor) -> Tensor:
     hr, known = hr.float(), hr.abs() < torch.inf
     # The largest and the least value of every 2 x 2 block; infinite without any.
     blocks = torch.cat((torch.where(known, hr, -torch.inf), torch.where(known, -hr, -torch.inf)), 1)
-    extremes = F.max_pool2d(blocks, 2, ceil_mode=True)
+    extremes = _largest_of_blocks(blocks)
     extremes = torch.where(extremes > -torch.inf, extremes, torch.cat((coarse, -coarse), 1))
     middle = (extremes[:, :1] - extremes[:, 1:]) / 2
     luma = _halve(guide.float().mean(1, keepdim=True))
-    near = _largest(torch.cat((extremes, luma, -luma), 1), 3)
-    wide = _largest(near, 5)  # over 7
+    near = _dilate(torch.cat((extremes, luma, -luma), 1), 1)
+    wide = _dilate(near, 2)
     near_range, wide_range = near[:, ::2] + near[:, 1::2], wide[:, ::2] + wide[:, 1::2]
-    far = _largest(wide[:, :2], 9)  # over 15
+    far = _dilate(wide[:, :2], 4)
     far_range = far[:, :1] + far[:, 1:]
 
     lr_features = _lr_features(filled, valid, _reduce(middle, scale, tuple(lr.shape[-2:])))
@@ -152,8 +152,8 @@ def grid_scale(size: tuple[int, int], lr_size: tuple[int, int]) -> int:
 def _lr_features(filled: Tensor, valid: Tensor, reduced: Tensor) -> Tensor:
     """``LR_FEATURES`` on the LR grid; ``reduced`` is the result there."""
     ranges, extremes = [], torch.cat((filled, -filled), 1)
-    for side in (3, 5, 9):  # over 3, 7 and 15 cells
-        extremes = _largest(extremes, side)
+    for step in (1, 2, 4):
+        extremes = _dilate(extremes, step)
         ranges.append(extremes[:, :1] + extremes[:, 1:])
     weight = valid.to(filled.dtype)
     rough, rough_weight = _roughness(filled, weight)
@@ -222,14 +222,27 @@ def cell_distance(valid: Tensor) -> Tensor:
     return best.sqrt().clamp(max=_MAX_CELLS)
 
 
+def _largest_of_blocks(image: Tensor) -> Tensor:
+    """The largest value of every 2 x 2 block of (B, C, H, W)."""
+    batch, channels, height, width = image.shape
+    if height % 2 or width % 2:
+        image = F.pad(image, (0, width % 2, 0, height % 2), value=-torch.inf)
+    rows = image.reshape(batch, channels, -(-height // 2), 2, image.shape[-1]).amax(3)
+    return rows.reshape(batch, channels, rows.shape[2], -1, 2).amax(4)
+
+
 def _halve(image: Tensor) -> Tensor:
     return F.avg_pool2d(image, 2, ceil_mode=True, count_include_pad=False)
 
 
-def _largest(image: Tensor, side: int) -> Tensor:
-    """The largest of the ``side`` x ``side`` values around each."""
-    rows = F.max_pool2d(image, (1, side), stride=1, padding=(0, side // 2))
-    return F.max_pool2d(rows, (side, 1), stride=1, padding=(side // 2, 0))
+def _dilate(image: Tensor, step: int) -> Tensor:
+    """The largest of the 3 x 3 values around each that are ``step`` apart."""
+    height, width = image.shape[-2:]
+    # Not max_pool2d: PyTorch's takes several times as long on a CPU.
+    wide = F.pad(image, (step, step), value=-torch.inf)
+    rows = torch.maximum(torch.maximum(wide[..., :width], wide[..., 2 * step :]), image)
+    tall = F.pad(rows, (0, 0, step, step), value=-torch.inf)
+    return torch.maximum(torch.maximum(tall[..., :height, :], tall[..., 2 * step :, :]), rows)
 
 
 def _enlarge(image: Tensor, scale: int, size: tuple[int, int]) -> Tensor:
