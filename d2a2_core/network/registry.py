@@ -14,10 +14,11 @@ from d2a2_core.network.aggregation import ATTENTIONS
 from d2a2_core.network.alignment import DOMAIN_ALIGNMENTS
 from d2a2_core.network.d2a2 import D2A2, SCALES
 from d2a2_core.network.lite import D2A2Lite
+from d2a2_core.network.pico import D2A2Pico
 
 _REPR = reprlib.Repr()
 _REPR.maxdict, _REPR.maxstring, _REPR.maxlevel = 16, 40, 2
-MODELS = {"d2a2": D2A2, "d2a2-lite": D2A2Lite}
+MODELS = {"d2a2": D2A2, "d2a2-lite": D2A2Lite, "d2a2-pico": D2A2Pico}
 
 
 def _whole(low: int, high: int) -> dict[str, Any]:
@@ -29,6 +30,7 @@ def _object(**properties: dict[str, Any]) -> dict[str, Any]:
 
 
 _SWITCH = {"type": "boolean"}
+_SCALES = {"type": "array", "items": {"enum": list(SCALES)}, "minItems": 1, "uniqueItems": True}
 _WIDTH = _whole(1, 512)
 _SHARED = {"channels": _WIDTH, "blocks": _whole(0, 64), "groups": _whole(1, 64), "geometric": _SWITCH}
 # Several times what any weights have: a width of 64, 4 blocks, 1 back projection.
@@ -42,7 +44,7 @@ _SCHEMAS = {
     ),
     "d2a2-lite": _object(
         **_SHARED,
-        scales={"type": "array", "items": {"enum": list(SCALES)}, "minItems": 1, "uniqueItems": True},
+        scales=_SCALES,
         context={"type": "array", "items": _WIDTH, "maxItems": 2},
         detail=_WIDTH,
         heads=_whole(1, 16),
@@ -50,10 +52,18 @@ _SCHEMAS = {
         trust=_SWITCH,
         reach={"type": "number", "maximum": 1000},
     ),
+    "d2a2-pico": _object(
+        channels=_WIDTH,
+        scales=_SCALES,
+        detail=_WIDTH,
+        around=_WIDTH,
+        width=_whole(3, 64),
+        trust=_SWITCH,
+    ),
 }
 
 
-def build_model(config: dict[str, Any], backend: str = "auto") -> D2A2 | D2A2Lite:
+def build_model(config: dict[str, Any], backend: str = "auto") -> D2A2 | D2A2Lite | D2A2Pico:
     """Builds a model from a ``config`` as the models themselves carry it.
 
     Raises:
@@ -74,7 +84,7 @@ def build_model(config: dict[str, Any], backend: str = "auto") -> D2A2 | D2A2Lit
         raise ValueError(f"configuration {_short(config)} does not fit {name}: {error}") from error
 
 
-def build_outline(config: dict[str, Any], backend: str = "auto") -> D2A2 | D2A2Lite:
+def build_outline(config: dict[str, Any], backend: str = "auto") -> D2A2 | D2A2Lite | D2A2Pico:
     """As :func:`build_model`, on the device "meta": names and shapes of all tensors, without memory for them."""
     with torch.device("meta"), _WithoutValues():
         return build_model(config, backend)

@@ -245,7 +245,7 @@ def _check(config: TrainConfig) -> None:
         if isinstance(value, (int, float)) and not abs(value) <= _LARGEST:
             raise ValueError(f"setting {f.name!r} must be at most {_LARGEST}, got {value}")
     model = config.model
-    fitting = model.get("scales", SCALES) if model.get("model") == "d2a2-lite" else [model.get("scale", 4)]
+    fitting = [model.get("scale", 4)] if model.get("model") == "d2a2" else model.get("scales", SCALES)
     if (
         not isinstance(fitting, (list, tuple))
         or not config.scales
