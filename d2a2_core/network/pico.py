@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from d2a2_core.depth.cells import cell_means
 from d2a2_core.network.aggregation import MaskToPixelAggregation
 from d2a2_core.network.alignment import DynamicDualAlignment
 from d2a2_core.network.blocks import LeakyBlock, PerScaleBatchNorm, evenly_exposed, leaky, start_at_zero
@@ -95,7 +96,7 @@ class D2A2Pico(nn.Module):
         cells = self.cells(features).float()
         if scale > 4:
             cells = F.avg_pool2d(cells, scale // 4)
-        keys = F.avg_pool2d(queries, scale) + cells[:, : self.width]
+        keys = cell_means(queries, scale) + cells[:, : self.width]
         norm = 0.5 * keys.square().sum(1, keepdim=True) + _DOUBT * self.doubt * doubt.float() + cells[:, self.width : -1]
         values = lr.float() + 0.1 * cells[:, -1:]
         inside = scale * scale
