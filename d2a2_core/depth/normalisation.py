@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -117,12 +118,14 @@ class StableRange:
         return DepthRange(*(depth.new_tensor(value).view(1, 1, 1, 1) for value in (lo, hi - lo)))
 
     def _extremes(self, depth: Tensor) -> tuple[float, float] | None:
-        values = depth[torch.isfinite(depth)]
-        if not values.numel():
+        values = depth.detach().cpu().numpy().ravel()
+        values = values[np.isfinite(values)]
+        if not len(values):
             return None
-        values = values[:: -(-values.numel() // _SAMPLES)]
-        ends = values.new_tensor([self.quantile, 1 - self.quantile])
-        return tuple(torch.quantile(values, ends).tolist())
+        values = values[:: -(-len(values) // _SAMPLES)]
+        # numpy's quantile only partitions, where torch's sorts.
+        low, high = np.quantile(values, (self.quantile, 1 - self.quantile))
+        return float(low), float(high)
 
     def _follow(self, lo: float, hi: float) -> None:
         fresh_lo, fresh_hi = self._with_margin(lo, hi)
