@@ -8,7 +8,7 @@ from d2a2_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from d2a2_core.depth.provenance import Provenance
-    from d2a2_core.network import D2A2, D2A2Lite
+    from d2a2_core.network import D2A2, D2A2Lite, D2A2Pico
     from d2a2_core.upsampler import DepthUpsampler, UpsampledDepth
     from d2a2_core.weights import WeightsError, load_official_checkpoint
 
@@ -17,6 +17,7 @@ __version__ = "0.2.0"
 __all__ = [
     "D2A2",
     "D2A2Lite",
+    "D2A2Pico",
     "DepthUpsampler",
     "Provenance",
     "UpsampledDepth",
@@ -30,6 +31,7 @@ __getattr__ = lazy_names(
     {
         "D2A2": "network",
         "D2A2Lite": "network",
+        "D2A2Pico": "network",
         "DepthUpsampler": "upsampler",
         "Provenance": "depth.provenance",
         "UpsampledDepth": "upsampler",

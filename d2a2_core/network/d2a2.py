@@ -39,6 +39,13 @@ def check_inputs(guide: Tensor, lr: Tensor, scales: tuple[int, ...]) -> int:
     )
 
 
+def check_trust(trust: Tensor | None, lr: Tensor, taken: bool) -> None:
+    """Raises ValueError for trust that does not fit ``lr``, or for a model that takes none."""
+    if trust is not None and (not taken or trust.shape != lr.shape):
+        what = f"of the size of lr {tuple(lr.shape)}" if taken else "None, as this model takes none"
+        raise ValueError(f"expected trust {what}, got one of {tuple(trust.shape)}")
+
+
 def takes_trust(model: nn.Module) -> bool:
     """Whether a model wants a third input: what each value of ``lr`` is worth (:func:`d2a2_core.depth.measurement_trust`)."""
     return getattr(model, "takes_trust", False)  # a user's own module need not know of it

@@ -5,13 +5,15 @@ Source: Kopf et al., "Joint bilateral upsampling", SIGGRAPH 2007, with a learnt 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from d2a2_core.depth.cells import cell_means
 
-_DOUBT = 4.0  # steps of the optimiser are small beside differences of logarithms
+DOUBT = 4.0  # steps of the optimiser are small beside differences of logarithms
 
 
 class JointUpsampling(nn.Module):
@@ -42,7 +44,7 @@ class JointUpsampling(nn.Module):
                 for channel in range(3):
                     self.colour.weight[head * width + channel, channel] = 0.7 / sigma
         self.log_radius = nn.Parameter(torch.full((heads,), -0.35))  # of the Gaussian over distance, in LR pixels
-        # An LR pixel without any trust weighs exp(-_DOUBT * this): a seventh at first.
+        # An LR pixel without any trust weighs exp(-DOUBT * this): a seventh at first.
         self.doubt = nn.Parameter(torch.full((heads,), 0.5)) if trust else None
 
     def forward(self, guide: Tensor, lr: Tensor, trust: Tensor | None = None) -> Tensor:
@@ -56,9 +58,9 @@ class JointUpsampling(nn.Module):
         norm = 0.5 * cells.square().sum(2)
         if self.doubt is not None and trust is not None:
             distrust = _wide(1 - trust.float(), scale).view(batch, 1, rows + 2, 1, -1)
-            norm = norm + _DOUBT * self.doubt.view(self.heads, 1, 1, 1) * distrust
+            norm = norm + DOUBT * self.doubt.view(self.heads, 1, 1, 1) * distrust
         depth = _wide(lr.float(), scale).view(batch, 1, rows + 2, 1, -1)
-        distance = _squared_distance(scale, guide.device)
+        distance = squared_distance(scale, guide.device)
         across = distance.repeat(1, cols)
         closeness = 0.5 * torch.exp(-2 * self.log_radius).view(self.heads, 1, 1, 1)
         logits, values = [], []
@@ -70,14 +72,20 @@ class JointUpsampling(nn.Module):
                 logit = torch.addcmul(logit, own[:, :, channel], cells[:, :, channel, y, :, x])
             logits.append(logit)
             values.append(depth[..., y, :, x])
-        largest = logits[0].detach()
-        for logit in logits[1:]:
-            largest = torch.maximum(largest, logit.detach())
-        total = weights = 0.0
-        for logit, value in zip(logits, values, strict=True):
-            weight = torch.exp(logit - largest)
-            total, weights = total + weight * value, weights + weight
-        return (total / weights).reshape(batch, self.heads, height, width)
+        return mixture(logits, values).reshape(batch, self.heads, height, width)
+
+
+def mixture(logits: Sequence[Tensor], values: Sequence[Tensor]) -> Tensor:
+    """Mean of several values, weighted by the softmax over their logits."""
+    # One after the other: a stack of them takes longer than the sums.
+    largest = logits[0].detach()
+    for logit in logits[1:]:
+        largest = torch.maximum(largest, logit.detach())
+    total = weights = 0.0
+    for logit, value in zip(logits, values, strict=True):
+        weight = torch.exp(logit - largest)
+        total, weights = total + weight * value, weights + weight
+    return total / weights
 
 
 def _wide(x: Tensor, scale: int) -> Tensor:
@@ -89,7 +97,7 @@ def _wide(x: Tensor, scale: int) -> Tensor:
     return F.pad(x, (1, 1, 1, 1), mode="replicate").repeat_interleave(scale, 3)
 
 
-def _squared_distance(scale: int, device: torch.device) -> Tensor:
+def squared_distance(scale: int, device: torch.device) -> Tensor:
     """(3, s): along one axis, in LR pixels, from each pixel of a cell to the centres of the cell before, its own and the next."""
     inside = (torch.arange(scale, device=device) + 0.5) / scale - 0.5
     return (inside - torch.arange(-1, 2, device=device)[:, None]) ** 2

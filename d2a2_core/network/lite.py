@@ -21,7 +21,7 @@ from d2a2_core.network.blocks import (
     leaky,
     start_at_zero,
 )
-from d2a2_core.network.d2a2 import SCALES, ResidualBlock, ShallowDepthFeatures, check_inputs, conv3x3
+from d2a2_core.network.d2a2 import SCALES, ResidualBlock, ShallowDepthFeatures, check_inputs, check_trust, conv3x3
 from d2a2_core.network.deformable import BoundedDeformConv, ModulatedDeformConv
 from d2a2_core.network.joint_upsampling import JointUpsampling
 
@@ -164,9 +164,7 @@ class D2A2Lite(nn.Module):
             ValueError: sizes that do not fit together, or trust for a model that takes none.
         """
         scale = check_inputs(guide, lr, self.scales)
-        if trust is not None and (not self.takes_trust or trust.shape != lr.shape):
-            what = f"of the size of lr {tuple(lr.shape)}" if self.takes_trust else "None, as this model takes none"
-            raise ValueError(f"expected trust {what}, got one of {tuple(trust.shape)}")
+        check_trust(trust, lr, self.takes_trust)
         measured = lr
         guide = evenly_exposed(guide)
         joint = self.joint(guide, lr, trust)

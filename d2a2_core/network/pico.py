@@ -1,4 +1,4 @@
-"""The variant of D2A2 for camera rate: three billion operations for a frame of 640x480."""
+"""The variant of D2A2 for camera rate: three billion operations for a frame of 640x480 at x4, a twentieth of lite's."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ from d2a2_core.depth.cells import cell_means
 from d2a2_core.network.aggregation import MaskToPixelAggregation
 from d2a2_core.network.alignment import DynamicDualAlignment
 from d2a2_core.network.blocks import LeakyBlock, PerScaleBatchNorm, evenly_exposed, leaky, start_at_zero
-from d2a2_core.network.d2a2 import SCALES, check_inputs, conv3x3
-
-_DOUBT = 4.0  # steps of the optimiser are small beside differences of logarithms
-
+from d2a2_core.network.d2a2 import SCALES, check_inputs, check_trust, conv3x3
+from d2a2_core.network.joint_upsampling import DOUBT, mixture, squared_distance
 
 class D2A2Pico(nn.Module):
-    """Every HR pixel is a mixture of the 3x3 LR pixels around it; the network decides of which.
+    """Every HR pixel is a mixture of the 3x3 LR pixels around it, a little moved; the network decides of which.
 
     Three things decide: how like the pixel's colours are to those that each LR pixel stands for, in a learnt embedding (as in
     :class:`d2a2_core.network.joint_upsampling.JointUpsampling`); what each measurement is worth; and what one stage of DDA + MFA
@@ -34,6 +32,7 @@ class D2A2Pico(nn.Module):
         around: channels at a sixteenth.
         width: of the embedding.
         trust: whether a third input tells what each LR value is worth, see :func:`d2a2_core.depth.measurement_trust`.
+        backend: as the other networks have it; nothing here depends on it.
     """
 
     exact = ("colour", "mixture", "cells")
@@ -86,49 +85,56 @@ class D2A2Pico(nn.Module):
         start_at_zero(self.cells)
 
     def forward(self, guide: Tensor, lr: Tensor, trust: Tensor | None = None) -> Tensor:
-        """As :meth:`D2A2.forward`: guide (B, 3, H, W) in [0, 1], lr (B, 1, H/s, W/s) in [0, 1] -> (B, 1, H, W)."""
+        """As :meth:`D2A2.forward`: guide (B, 3, H, W) in [0, 1], lr (B, 1, H/s, W/s) in [0, 1] -> (B, 1, H, W).
+
+        ``trust``, of the size of ``lr`` and in [0, 1], is for models that take it; default is 1 everywhere.
+
+        Raises:
+            ValueError: sizes that do not fit together, or trust for a model that takes none.
+        """
         scale = check_inputs(guide, lr, self.scales)
+        check_trust(trust, lr, self.takes_trust)
         doubt = torch.zeros_like(lr) if trust is None else 1 - trust
         guide = evenly_exposed(guide)
         queries = (self.colour(guide) + self.embed(guide)).float()
-        features, blocks = self._features(guide, lr, doubt, scale, queries)
-        batch, _, rows, cols = lr.shape
-        cells = self.cells(features).float()
+        features = self._features(guide, lr, doubt, scale)
+        cells, blocks = self.cells(features).float(), self.mixture(features).float()
         if scale > 4:
             cells = F.avg_pool2d(cells, scale // 4)
+            blocks = F.pixel_unshuffle(F.pixel_shuffle(blocks, 4), scale)
         keys = cell_means(queries, scale) + cells[:, : self.width]
-        norm = 0.5 * keys.square().sum(1, keepdim=True) + _DOUBT * self.doubt * doubt.float() + cells[:, self.width : -1]
-        values = lr.float() + 0.1 * cells[:, -1:]
+        norm = 0.5 * keys.square().sum(1, keepdim=True) + DOUBT * self.doubt * doubt.float() + cells[:, self.width : -1]
+        return self._mix(queries, blocks, keys, norm, lr.float() + 0.1 * cells[:, -1:])
+
+    def _mix(self, queries: Tensor, blocks: Tensor, keys: Tensor, norm: Tensor, values: Tensor) -> Tensor:
+        """Every pixel's mixture of the values (B, 1, h, w) of the 3 x 3 cells around it.
+
+        Args:
+            queries: (B, E, H, W), of the pixels.
+            blocks: (B, 10 s s, h, w): what is added to each pixel's nine logits, and to the result.
+            keys, norm: (B, E, h, w) and (B, 1, h, w), of the cells: a logit is <query, key> - norm.
+        """
+        batch, _, rows, cols = values.shape
+        scale = queries.shape[-1] // cols
         inside = scale * scale
         queries = F.pixel_unshuffle(queries, scale).view(batch, self.width, inside, rows, cols)
-        blocks = blocks.float()
-        if scale > 4:
-            blocks = F.pixel_unshuffle(F.pixel_shuffle(blocks, 4), scale)
         blocks = blocks.view(batch, 10, inside, rows, cols)
         keys, norm, values = (F.pad(x, (1, 1, 1, 1), mode="replicate") for x in (keys, norm, values))
-        nearness = self._nearness(scale)
+        distance = squared_distance(scale, values.device)
+        closeness = 0.5 * torch.exp(-2 * self.log_radius)
         logits, candidates = [], []
-        for n in range(9):
-            i, j = n // 3, n % 3
+        for i, j in ((i, j) for i in range(3) for j in range(3)):
             key, own_norm, value = (x[:, :, i : i + rows, j : j + cols] for x in (keys, norm, values))
-            logit = nearness[n].view(1, inside, 1, 1) - own_norm + blocks[:, n]
+            far = closeness * (distance[i][:, None] + distance[j]).reshape(1, inside, 1, 1)
+            logit = blocks[:, len(logits)] - far - own_norm
             for channel in range(self.width):
                 logit = torch.addcmul(logit, queries[:, channel], key[:, channel : channel + 1])
             logits.append(logit)
             candidates.append(value)
-        largest = logits[0].detach()
-        for logit in logits[1:]:
-            largest = torch.maximum(largest, logit.detach())
-        total = weights = 0.0
-        for logit, value in zip(logits, candidates, strict=True):
-            weight = torch.exp(logit - largest)
-            total, weights = total + weight * value, weights + weight
-        return F.pixel_shuffle(total / weights + 0.1 * blocks[:, 9], scale)
+        return F.pixel_shuffle(mixture(logits, candidates) + 0.1 * blocks[:, 9], scale)
 
-    def _features(
-        self, guide: Tensor, lr: Tensor, doubt: Tensor, scale: int, queries: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Features at a quarter of the resolution, and what they say of each pixel."""
+    def _features(self, guide: Tensor, lr: Tensor, doubt: Tensor, scale: int) -> Tensor:
+        """(B, C, H/4, W/4): what guide and depth say together, around each block of 4 x 4 pixels."""
         level = self.guide_head(guide)
         coarse = F.pad(lr, (1, 1, 1, 1), mode="replicate")
         relief = lr - F.avg_pool2d(coarse, 3, stride=1)  # of depth around a measurement, whatever its level
@@ -140,14 +146,12 @@ class D2A2Pico(nn.Module):
         depth = self.depth_head(F.pixel_unshuffle(F.pad(given, odd, mode="replicate"), 2))
         eighth = self.guide_down(F.pad(level, odd, mode="replicate"))
         aligned = self.dda(eighth, depth)
-        depth = depth + self.merge(
-            torch.cat((self.mfa(depth, aligned, self.scales.index(scale)), aligned), dim=1)
-        )
+        attended = self.mfa(depth, aligned, self.scales.index(scale))
+        depth = depth + self.merge(torch.cat((attended, aligned), dim=1))
         wide = self.up(self.around(self.down(depth)))
         depth = depth + wide[..., : depth.shape[2], : depth.shape[3]]
         level = level + self.widen(depth)[..., : size[0], : size[1]]
-        features = self.fuse(torch.cat((level, self._shape(lr, scale)), dim=1))
-        return features, self.mixture(features)
+        return self.fuse(torch.cat((level, self._shape(lr, scale)), dim=1))
 
     def _shape(self, lr: Tensor, scale: int) -> Tensor:
         """(B, 16, H/4, W/4): the eight neighbours' depth relative to the cell's own, at two distances."""
@@ -161,10 +165,3 @@ class D2A2Pico(nn.Module):
                         around.append(wide[:, :, i : i + rows, j : j + cols] - lr)
         shape = 4 * torch.cat(around, dim=1)
         return F.interpolate(shape, scale_factor=scale // 4, mode="nearest") if scale > 4 else shape
-
-    def _nearness(self, scale: int) -> Tensor:
-        """(9, s * s): minus the squared distance of each pixel of a cell to the centre of each neighbour, over two radii squared."""
-        inside = (torch.arange(scale, device=self.log_radius.device) + 0.5) / scale - 0.5
-        along = (inside - torch.arange(-1, 2, device=inside.device)[:, None]) ** 2  # (3, s)
-        squared = along[:, None, :, None] + along[None, :, None, :]
-        return -0.5 * torch.exp(-2 * self.log_radius) * squared.reshape(9, scale * scale)

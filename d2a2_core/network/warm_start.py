@@ -7,17 +7,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from d2a2_core.network.lite import D2A2Lite
+from d2a2_core.network.pico import D2A2Pico
 
 _WIDTHS = ("channels", "context", "detail")
 
 
 def adapted_state(start: nn.Module, model: nn.Module) -> dict[str, Tensor]:
-    """The state of ``start`` as one of ``model``, by the functions below; of other networks than compact ones as it is.
+    """The state of ``start`` as one of ``model``, by the functions below; of other networks as it is.
 
     Raises:
         ValueError: a network that is narrower, or one that is wider and differs in more.
     """
     state = start.state_dict()
+    if isinstance(start, D2A2Lite) and isinstance(model, D2A2Pico):
+        return from_joint_upsampling(state, model)
     if not (isinstance(start, D2A2Lite) and isinstance(model, D2A2Lite)):
         return state
     old, new = start.config, model.config
@@ -36,6 +39,32 @@ def adapted_state(start: nn.Module, model: nn.Module) -> dict[str, Tensor]:
             )
         state = with_width(state, model)
     return state
+
+
+def from_joint_upsampling(state: dict[str, Tensor], model: D2A2Pico) -> dict[str, Tensor]:
+    """The state of ``model`` with the embedding of a :class:`D2A2Lite`'s first head: it begins as that head alone.
+
+    Raises:
+        ValueError: an embedding of another width.
+    """
+    width = model.width
+    fresh = {key: value.clone() for key, value in model.state_dict().items()}
+    taken = {
+        "embed.0.weight": state["joint.embed.0.weight"],
+        "embed.0.bias": state["joint.embed.0.bias"],
+        **{
+            f"{layer}.{kind}": state[f"joint.{layer}.{kind}"][:width]
+            for layer in ("embed.2", "colour")
+            for kind in ("weight", "bias")
+        },
+        "log_radius": state["joint.log_radius"][0],
+    }
+    if model.takes_trust and "joint.doubt" in state:
+        taken["doubt"] = state["joint.doubt"][0]
+    for key, value in taken.items():
+        if fresh[key].shape != value.shape:
+            raise ValueError(f"{key} is {tuple(value.shape)} in the weights to start from, {tuple(fresh[key].shape)} in the model")
+    return fresh | {key: value.clone() for key, value in taken.items()}
 
 
 def with_trust(state: dict[str, Tensor], model: D2A2Lite) -> dict[str, Tensor]:
