@@ -19,6 +19,13 @@ def cell_means(image: Tensor, scale: int) -> Tensor:
     return means.reshape(batch, channels, height // scale, width // scale)
 
 
+def shifted(image: Tensor, dy: int, dx: int, fill: float) -> Tensor:
+    """(..., h, w): of each pixel what lies ``dy`` rows below and ``dx`` columns to the right of it, ``fill`` beyond the border."""
+    height, width = image.shape[-2:]
+    dy, dx = max(-height, min(dy, height)), max(-width, min(dx, width))
+    return F.pad(image, (-dx, dx, -dy, dy), value=fill)
+
+
 class CellMap(nn.Module):
     """Which cell each pixel lies in. Every cell from the first to the last one that is used has a pixel.
 
@@ -106,8 +113,8 @@ class Within(nn.Module):
         """(B, 1, h, W): squared number of columns from each column of pixels to the nearest known cell of a row of cells."""
         left, right = torch.where(known, self._last, -_FAR), torch.where(known, self._first, _FAR)
         for step in self._jumps:
-            left = torch.maximum(left, F.pad(left[..., :-step], (step, 0), value=-_FAR))
-            right = torch.minimum(right, F.pad(right[..., step:], (0, step), value=_FAR))
+            left = torch.maximum(left, shifted(left, 0, -step, -_FAR))
+            right = torch.minimum(right, shifted(right, 0, step, _FAR))
         gap = torch.minimum(self._cols - self.cells.to_cols(left), self.cells.to_cols(right) - self._cols)
         return gap.clamp(0, _FAR) ** 2
 

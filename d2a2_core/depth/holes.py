@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+from math import gcd
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from d2a2_core.depth.cells import shifted
+
 _REACH = 6  # pixels around a hole's pixel in which a measurement of its colour is looked for
 _SIGMA_SPACE, _SIGMA_COLOR = 4.0, 0.15  # pixels; RGB in [0, 1]
 _NEVER = -1e30  # likeness of what is not there
+_FAR = 1e3  # steps to what is not there
+_DIRECTIONS = [(dy, dx) for dy in range(-2, 3) for dx in range(-2, 3) if gcd(dy, dx) == 1]  # 16
 
 
-def _rays() -> list[list[tuple[int, int]]]:
-    """The steps within reach along 16 directions, of each direction the nearest first."""
-    rays = []
-    for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1), (2, 1), (1, 2), (2, -1), (1, -2)):
-        length = int(_REACH / (dy**2 + dx**2) ** 0.5)
-        rays += [[(sign * k * dy, sign * k * dx) for k in range(1, length + 1)] for sign in (1, -1)]
-    return rays
-
-
-_RAYS = _rays()
+def _jumps(dy: int, dx: int) -> tuple[int, ...]:
+    """After these each pixel knows the nearest measurement in a direction, within ``_REACH`` rows and columns."""
+    return (1, 2, 3) if max(abs(dy), abs(dx)) == 1 else (1, 2)
 
 
 def fill_holes(depth: Tensor, guide: Tensor | None = None) -> Tensor:
@@ -29,7 +28,7 @@ def fill_holes(depth: Tensor, guide: Tensor | None = None) -> Tensor:
     A pyramid of masked means: each level halves the one below and averages its valid pixels only; on the way back each
     hole takes the next coarser level's value.
 
-    With a guide, a pixel near measurements looks along 16 directions for the first measurement in each, and takes the value of
+    With a guide, a pixel near measurements looks along 16 directions for the first measurement within 6 pixels, and takes the value of
     the one that is nearest to it in place and colour together, so that a hole between two surfaces is divided where the colour
     changes, and holds no depth in between.
 
@@ -68,24 +67,20 @@ def _coarse_to_fine(value: Tensor, valid: Tensor) -> Tensor:
 
 
 def _most_alike(value: Tensor, valid: Tensor, filled: Tensor, guide: Tensor) -> Tensor:
-    """Of each pixel the measurement most like it in place and colour, of the first ones along the rays; else ``filled``."""
-    height, width = value.shape[-2:]
-    border = (_REACH,) * 4
-    # One plane each: shifted planes are cheaper than shifted stacks of them.
-    own = (guide.float() / (2**0.5 * _SIGMA_COLOR)).split(1, 1)
-    planes = [F.pad(plane, border) for plane in own]
-    values, known = F.pad(value, border), F.pad(valid.to(value.dtype), border)
+    """Of each pixel the measurement most like it in place and colour, of the first ones in all directions; else ``filled``."""
+    own = guide.to(value.dtype) / (2**0.5 * _SIGMA_COLOR)
+    measured, at_once = torch.cat((value, own), 1), torch.where(valid, 0.0, _FAR)
     best, out = torch.full_like(value, _NEVER), filled
-    for ray in _RAYS:
-        likeness, found = torch.full_like(value, _NEVER), filled
-        for dy, dx in reversed(ray):  # nearer ones overwrite
-            at = (..., slice(_REACH + dy, _REACH + dy + height), slice(_REACH + dx, _REACH + dx + width))
-            there = known[at] > 0
-            alike = -(dy**2 + dx**2) / (2 * _SIGMA_SPACE**2) - sum(
-                (plane[at] - mine) ** 2 for plane, mine in zip(planes, own, strict=True)
-            )
-            likeness, found = torch.where(there, alike, likeness), torch.where(there, values[at], found)
-        out = torch.where(likeness > best, found, out)
+    for dy, dx in _DIRECTIONS:
+        found, steps = measured, at_once
+        for jump in _jumps(dy, dx):
+            there = shifted(steps, jump * dy, jump * dx, _FAR) + jump
+            found = torch.where(there < steps, shifted(found, jump * dy, jump * dx, 0.0), found)
+            steps = torch.minimum(there, steps)
+        likeness = -(steps**2) * ((dy**2 + dx**2) / (2 * _SIGMA_SPACE**2))
+        likeness = likeness - (found[:, 1:] - own).square().sum(1, keepdim=True)
+        likeness = torch.where(steps < _FAR, likeness, _NEVER)
+        out = torch.where(likeness > best, found[:, :1], out)
         best = torch.maximum(best, likeness)
     return out
 

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from d2a2_core.depth.cells import shifted
+
 _DIRECTIONS = ((0, 1), (1, 0), (1, 1), (1, -1))  # (dy, dx): row, column and both diagonals
 _NOISE_BLOCK = 16  # px; large enough that edges are the minority in it
 
@@ -50,21 +52,15 @@ def flying_pixels(
     Returns:
         (B, 1, h, w) bool.
     """
-    height, width = depth.shape[-2:]
-    border = reach + 1
     known = depth > 0
-    depth = torch.where(known, depth, 0.0)
-    padded = F.pad(depth, (border,) * 4)  # 0 is unknown
-
-    def beside(step: tuple[int, int], k: int) -> Tensor:
-        top, left = border + k * step[0], border + k * step[1]
-        return padded[..., top : top + height, left : left + width]
-
+    depth = torch.where(known, depth, 0.0)  # 0 is unknown
     between = torch.zeros_like(depth)
     in_front = torch.zeros_like(depth)
     bend = torch.full_like(depth, torch.inf)
-    for step in _DIRECTIONS:
-        before, after = ([beside(step, sign * k) for k in range(1, border + 1)] for sign in (-1, 1))
+    for dy, dx in _DIRECTIONS:
+        before, after = (
+            [shifted(depth, sign * k * dy, sign * k * dx, 0.0) for k in range(1, reach + 2)] for sign in (-1, 1)
+        )
         low_a, high_a, slope_a = _support(before)
         low_b, high_b, slope_b = _support(after)
         # A side without any measurement supports from inf down to -inf, and so says nothing.
@@ -165,13 +161,12 @@ def stray_pixels(
     # A share of depth is a difference of logarithms; unknown ones are far from everything, and from one another.
     level = torch.where(valid, depth, 1.0).log()
     here = torch.where(valid, level, -1e6)
-    there = F.pad(torch.where(valid, level, 1e6), (right, right, down, down), value=1e6)
+    there = torch.where(valid, level, 1e6)
     support = torch.zeros_like(level)
     for dy in range(-down, down + 1):
         for dx in range(-right, right + 1):
             if dy or dx:
-                other = there[..., down + dy : down + dy + height, right + dx : right + dx + width]
-                support = support + ((here - other).abs() <= similar).to(level.dtype)
+                support = support + ((here - shifted(there, dy, dx, 1e6)).abs() <= similar).to(level.dtype)
     window = {"kernel_size": 2 * radius + 1, "stride": 1, "padding": radius, "count_include_pad": False}
     holes = F.avg_pool2d((~valid).to(level.dtype), **window)
     return valid & (support < min_support) & (holes >= min_hole - 1e-6)

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from d2a2_core.depth import fill_holes
+from d2a2_core.depth.cells import shifted
 from d2a2_core.network.d2a2 import SCALES
 
 QUANTILE = 0.68
@@ -208,17 +209,14 @@ def _box_mean(values: Tensor, weight: Tensor, side: int) -> Tensor:
 
 def cell_distance(valid: Tensor) -> Tensor:
     """Euclidean distance in cells from each cell of (B, 1, h, w) to the nearest valid one, at most 12."""
-    height, width = valid.shape[-2:]
-    most = _MAX_CELLS - 1
-    row = torch.where(valid, 0.0, float(_MAX_CELLS))
+    far = float(_MAX_CELLS)
+    row = torch.where(valid, 0.0, far)
     for step in (1, 2, 4, 4):  # along the row, up to their sum
-        wide = F.pad(row, (step, step), value=float(_MAX_CELLS))
-        row = torch.minimum(row, torch.minimum(wide[..., :width], wide[..., 2 * step :]) + step)
-    squared = row.clamp(max=_MAX_CELLS) ** 2
-    tall, best = F.pad(squared, (0, 0, most, most), value=float(_MAX_CELLS**2)), squared
-    for step in range(1, most + 1):
-        up, down = tall[..., most - step : most - step + height, :], tall[..., most + step : most + step + height, :]
-        best = torch.minimum(best, torch.minimum(up, down) + step**2)
+        row = torch.minimum(row, torch.minimum(shifted(row, 0, -step, far), shifted(row, 0, step, far)) + step)
+    best = squared = row.clamp(max=far) ** 2
+    for step in range(1, _MAX_CELLS):
+        beside = torch.minimum(shifted(squared, -step, 0, far**2), shifted(squared, step, 0, far**2))
+        best = torch.minimum(best, beside + step**2)
     return best.sqrt().clamp(max=_MAX_CELLS)
 
 
@@ -237,12 +235,12 @@ def _halve(image: Tensor) -> Tensor:
 
 def _dilate(image: Tensor, step: int) -> Tensor:
     """The largest of the 3 x 3 values around each that are ``step`` apart."""
-    height, width = image.shape[-2:]
     # Not max_pool2d: PyTorch's takes several times as long on a CPU.
-    wide = F.pad(image, (step, step), value=-torch.inf)
-    rows = torch.maximum(torch.maximum(wide[..., :width], wide[..., 2 * step :]), image)
-    tall = F.pad(rows, (0, 0, step, step), value=-torch.inf)
-    return torch.maximum(torch.maximum(tall[..., :height, :], tall[..., 2 * step :, :]), rows)
+    for dy, dx in ((0, step), (step, 0)):
+        image = torch.maximum(
+            torch.maximum(shifted(image, dy, dx, -torch.inf), shifted(image, -dy, -dx, -torch.inf)), image
+        )
+    return image
 
 
 def _enlarge(image: Tensor, scale: int, size: tuple[int, int]) -> Tensor:
