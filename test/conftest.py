@@ -1,6 +1,9 @@
 """What all tests share: threads of parallel runs, markers, and where the (optional) recordings and benchmark images lie."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,11 @@ ROS = REPO / "test" / "ros"
 if "PYTEST_XDIST_WORKER" in os.environ:
     cores = len(os.sched_getaffinity(0)) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores)))
+
+# Compiled models are kept for the tests of one run, not in the user's home.
+if "D2A2_TEST_CACHE" not in os.environ:
+    os.environ["D2A2_TEST_CACHE"] = os.environ["D2A2_CACHE"] = tempfile.mkdtemp(prefix="d2a2_cache_")
+    atexit.register(shutil.rmtree, os.environ["D2A2_CACHE"], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

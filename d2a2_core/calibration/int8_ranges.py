@@ -17,6 +17,7 @@ from tqdm import tqdm
 from d2a2_core.calibration.cases import cases, recording_pipeline
 from d2a2_core.runtime import choose_runtime
 from d2a2_core.runtime.int8 import LEVELS, Int8Ranges, int8_convolutions, save_int8
+from d2a2_core.runtime.openvino import OpenVinoRuntime
 from d2a2_core.training.config import TrainConfig
 from d2a2_core.training.provenance import provenance
 from d2a2_core.training.sources import training_source, validation_source
@@ -147,7 +148,7 @@ def measure_int8(
         for _ in tqdm(cases(pipeline, training_source(config), images, seed), "scenes", images, disable=None):
             pass
     ranges = recorder.ranges()
-    by_int8 = choose_runtime(model, "cpu", "auto", "auto", ranges).precision == "int8"
+    by_int8 = OpenVinoRuntime.installed() and not OpenVinoRuntime.lacks(torch.device("cpu"), "int8", ranges)
     errors = _compare(weights, ranges, config, held_out) if held_out and by_int8 else {}
     options = f"--seed {seed} --images {images} --held-out {held_out} --data {data}{' --root FOLDER' if root else ''}"
     card = provenance(config) | {

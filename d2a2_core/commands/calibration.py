@@ -70,7 +70,7 @@ def _int8(o: argparse.Namespace) -> None:
     for name, value in errors.items():
         print(f"held-out {name} {value}")
     if not errors and o.held_out:
-        print("not compared: that takes the package openvino and a CPU with VNNI")
+        print("not compared: that takes the package openvino")
     print(f"written: {path}")
 
 

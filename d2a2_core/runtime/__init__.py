@@ -2,7 +2,7 @@
 
 from d2a2_core.runtime.base import ModelRuntime, Runtime
 from d2a2_core.runtime.choose import RUNTIMES, choose_runtime, open_runtime
-from d2a2_core.runtime.device import PRECISIONS, has_bfloat16, has_int8, resolve_device
+from d2a2_core.runtime.device import PRECISIONS, has_bfloat16, resolve_device
 
 __all__ = [
     "PRECISIONS",
@@ -11,7 +11,6 @@ __all__ = [
     "Runtime",
     "choose_runtime",
     "has_bfloat16",
-    "has_int8",
     "open_runtime",
     "resolve_device",
 ]

@@ -89,6 +89,11 @@ class ModelRuntime(Runtime):
         """What it would need to compute in a precision on a device ("a GPU", for messages); empty if it can."""
 
     @classmethod
+    def int8_pays(cls, model: nn.Module, int8: Int8Ranges) -> bool:
+        """Whether int8, which nothing is lacked for, is to be preferred to float32 where the user leaves the choice."""
+        return False
+
+    @classmethod
     @abstractmethod
     def build(
         cls, model: nn.Module, device: torch.device, precision: str, int8: Int8Ranges | None, alone: bool

@@ -33,7 +33,7 @@ def choose_runtime(
         model: Network, see :class:`ModelRuntime`; it is moved to the device and put into eval mode, its gradients switched off.
         device: "auto" (the GPU where there is one), "cpu", "cuda", "cuda:1", ...
         precision: One of :data:`PRECISIONS`, or "auto": the first of these that the hardware computes in and a runtime supports:
-            int8 (on a CPU with VNNI, by OpenVINO, with ``int8``), bfloat16 (a GPU since Ampere; a CPU with AVX512-BF16 or AMX),
+            int8 (on a CPU, by OpenVINO, with ``int8``, where a measurement says that it is faster), bfloat16 (a GPU since Ampere; a CPU with AVX512-BF16 or AMX),
             float16 (a GPU), float32.
         runtime: Name of a runtime, or "auto": the first of ``KINDS`` that is installed and can; PyTorch goes on, with a
             RuntimeWarning, if that fails later.
@@ -60,6 +60,8 @@ def choose_runtime(
         for kind in asked:
             if not lacks(kind, wanted):
                 model = model.eval().requires_grad_(False).to(place)
+                if wanted == "int8" and precision == "auto" and not (int8 and kind.int8_pays(model, int8)):
+                    continue
                 alone = runtime != "auto" or kind is TorchRuntime
                 chosen = kind.build(model, place, wanted, int8, alone)
                 return chosen if alone else FallbackRuntime(chosen, _reserve(model, chosen))

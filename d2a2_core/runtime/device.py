@@ -57,10 +57,10 @@ def has_bfloat16(device: torch.device) -> bool:
     return any(check is not None and check() for check in checks)
 
 
-def has_int8() -> bool:
-    """Whether this computer's CPU multiplies and sums int8 in one instruction (VNNI: Intel since 2019, AMD since Zen 4).
+def sums_int8_exactly() -> bool:
+    """Whether this computer's CPU sums products of int8 into 32 bits (VNNI: Intel since 2019, AMD since Zen 4).
 
-    Others gain little by it, or sum into 16 bits, which overflow.
+    Others sum two of them into 16 bits, which overflow when both are large.
     """
     try:
         flags = Path("/proc/cpuinfo").read_text().split()

@@ -12,11 +12,20 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from d2a2_core.runtime.device import sums_int8_exactly
 from d2a2_core.weights import WeightsError, resolve_weights
 from d2a2_core.weights.sidecars import INT8, SidecarContent
 
 LEVELS = 256  # of an input
 WEIGHT_LEVELS = 255  # symmetric around 0
+
+
+def weight_room() -> int:
+    """How many times a convolution's largest weight the range of integers for its weights reaches to, each way.
+
+    Twice where sums of two products have 16 bits: 2 * 255 * 64 does not overflow, and the last of the weights' bits is lost.
+    """
+    return 1 if sums_int8_exactly() else 2
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import time
 import warnings
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -14,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from d2a2_core.runtime import compiled_cache as cache
 from d2a2_core.runtime.base import ModelRuntime
-from d2a2_core.runtime.device import has_int8
-from d2a2_core.runtime.int8 import LEVELS, WEIGHT_LEVELS, Int8Ranges, int8_convolutions
+from d2a2_core.runtime.int8 import LEVELS, WEIGHT_LEVELS, Int8Ranges, weight_room
 
 _KEPT = 8  # compiled networks: of four views at two scales
+_PROBE = (240, 320)  # pixels of what int8 is timed on
 _MOST = 32  # compilations of one network, where torch can go on: each leaves some 20 MB behind (traces are never freed)
 
 
@@ -30,12 +32,16 @@ def has_openvino() -> bool:
 class OpenVinoRuntime(ModelRuntime):
     """Runs a network by OpenVINO in float32 or int8, with as many threads as torch has when a size of images first comes.
 
-    The network is traced and compiled for every such size, which takes two seconds or more; eight are kept.
+    The network is traced and compiled for every such size, which takes seconds, and kept on disk
+    (:mod:`d2a2_core.runtime.compiled_cache`); eight are kept in memory.
 
     Args:
         model: See :class:`ModelRuntime`; on the CPU.
         int8: Ranges of the convolutions that are computed in integers; None: all in float32.
-        most_compiled: How often the network may be compiled; one time more is a failure. None: any number.
+        most_compiled: How often something may be compiled; one time more is a failure. None: any number.
+
+    Attributes:
+        profiled: Whether what is compiled from now on measures its parts, see ``profile`` of what :meth:`whole` returns.
 
     Raises:
         ImportError: openvino is not installed.
@@ -48,9 +54,9 @@ class OpenVinoRuntime(ModelRuntime):
             raise ImportError("runtime 'openvino' needs the package openvino: pip install \"openvino>=2025.0,<2028\"")
         super().__init__(model, "cpu", "float32" if int8 is None else "int8")
         self._int8 = int8
-        self._most_compiled = most_compiled
-        self._compiled: dict[tuple[tuple[int, ...], ...], Callable[..., Tensor]] = {}
-        self._count = 0
+        self._most = self._left = most_compiled
+        self.profiled = False
+        self._network = _Compiled(self, model)
 
     @classmethod
     def installed(cls) -> bool:
@@ -59,13 +65,11 @@ class OpenVinoRuntime(ModelRuntime):
 
     @classmethod
     def lacks(cls, device: torch.device, precision: str, int8: Int8Ranges | None) -> str:
-        """A CPU, float32 or int8; for int8 VNNI, and ranges."""
+        """A CPU, float32 or int8; for int8 ranges."""
         if device.type != "cpu":
             return f"device 'cpu', got {str(device)!r}"
         if precision not in ("float32", "int8"):
             return f"precision float32 or int8, got {precision}"
-        if precision == "int8" and not has_int8():
-            return "a CPU with VNNI"
         if precision == "int8" and int8 is None:
             return "weights with ranges beside them (d2a2 int8 --weights FILE)"
         return ""
@@ -77,30 +81,86 @@ class OpenVinoRuntime(ModelRuntime):
         """See :meth:`ModelRuntime.build`. Only if it runs alone, images may be of any number of sizes."""
         return cls(model, int8 if precision == "int8" else None, None if alone else _MOST)
 
+    @classmethod
+    def int8_pays(cls, model: nn.Module, int8: Int8Ranges) -> bool:
+        """Whether this computer computes a network in int8 faster than in float32, by a tenth at least, and to the same result.
+
+        Measured once, on random images, and kept on disk. A flag of the CPU does not tell: with VNNI it nearly always pays, without
+        it often does.
+        """
+        name = None if (about := cache.module_key(model)) is None else cache.key("int8", about, *_conditions()) + ".json"
+        facts = cache.read_facts(name) if name else None
+        if facts is None or not isinstance(facts.get("pays"), bool):
+            facts = _compare_int8(model, int8)
+            if name:
+                cache.write_facts(name, facts)
+        return facts["pays"]
+
     def __call__(self, guide: Tensor, lr: Tensor, trust: Tensor | None = None) -> Tensor:
         """See :meth:`Runtime.__call__`."""
+        inputs = (guide, lr) if trust is None else (guide, lr, trust)
+        return self._network(*(x.float() for x in inputs))[0]
+
+    def whole(self, make: Callable[[Callable[..., Tensor]], nn.Module]) -> Callable[..., tuple[Tensor, ...]]:
+        """See :meth:`Runtime.whole`: all of the graph is compiled."""
+        return _Compiled(self, make(self.model).eval())
+
+    def _count(self) -> None:
+        """One compilation more, where another runtime can go on if there are too many."""
+        if self._left == 0:
+            raise RuntimeError(f"images of more than {self._most} sizes, each of which takes memory that does not come back")
+        if self._left is not None:
+            self._left -= 1
+
+    def ranges(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, tuple[float, float]]:
+        """The ranges of the network's convolutions within a module, by their names there; none in float32."""
+        prefix = next((name for name, part in module.named_modules() if part is self.model), None)
+        if self._int8 is None or prefix is None:
+            return {}
+        shape = getattr(module, "shape", None)
+        scale = shape.scale if shape is not None else inputs[0].shape[-1] // inputs[1].shape[-1]
+        return {f"{prefix}.{name}" if prefix else name: ends for name, ends in self._int8.of(scale).items()}
+
+
+class _Compiled:
+    """A module, compiled for each set of sizes of its inputs; those used last are kept."""
+
+    def __init__(self, runtime: OpenVinoRuntime, module: nn.Module) -> None:
+        self._runtime, self._module = runtime, module
+        self._by_sizes: dict[tuple[tuple[int, ...], ...], Any] = {}
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         try:
-            return self._run((guide, lr) if trust is None else (guide, lr, trust))
+            request = self._request(inputs)
+            results = request.infer([x.contiguous().numpy() for x in inputs], share_inputs=True)
+            # Copies: the next frame does not overwrite them.
+            return tuple(torch.from_numpy(results[i]) for i in range(len(results)))
         except Exception as error:  # openvino's own kinds of errors have no common base
             raise RuntimeError(
                 f"openvino cannot run this network ({type(error).__name__}: {error}); use runtime 'torch'"
             ) from error
 
-    def _run(self, inputs: tuple[Tensor, ...]) -> Tensor:
+    def profile(self) -> dict[str, float]:
+        """Seconds of the last call by the names of the module's parts, "" for the rest; all 0 unless the runtime was profiled."""
+        seconds: dict[str, float] = {}
+        for node in next(reversed(self._by_sizes.values())).get_profiling_info():
+            scope = node.node_name.removeprefix("__module.").split("/")[0] if "__module." in node.node_name[:9] else ""
+            part = scope.split(".")[0]
+            seconds[part] = seconds.get(part, 0.0) + node.real_time.total_seconds()
+        return seconds
+
+    def _request(self, inputs: tuple[Tensor, ...]) -> Any:
         sizes = tuple(tuple(x.shape) for x in inputs)
-        run = self._compiled.pop(sizes, None)
-        if run is None:
-            if self._count == self._most_compiled:
-                raise RuntimeError(
-                    f"images of more than {self._count} sizes, each of which takes memory that does not come back"
-                )
-            self._count += 1
-            run = _compile(self.model, inputs, self._int8)
-            while len(self._compiled) >= _KEPT:
+        request = self._by_sizes.pop(sizes, None)
+        if request is None:
+            self._runtime._count()
+            ranges = self._runtime.ranges(self._module, inputs)
+            request = _load_or_compile(self._module, inputs, ranges, self._runtime.profiled)
+            while len(self._by_sizes) >= _KEPT:
                 # The one that has not been used for longest.
-                del self._compiled[next(iter(self._compiled))]
-        self._compiled[sizes] = run
-        return run(*inputs)
+                del self._by_sizes[next(iter(self._by_sizes))]
+        self._by_sizes[sizes] = request
+        return request
 
 
 def _import_silently() -> ModuleType:
@@ -122,7 +182,7 @@ def _import_silently() -> ModuleType:
     return openvino
 
 
-@cache
+@lru_cache
 def _core() -> Any:
     """The one openvino.Core of this process.
 
@@ -132,38 +192,81 @@ def _core() -> Any:
     return _import_silently().Core()
 
 
-def _compile(model: nn.Module, inputs: tuple[Tensor, ...], int8: Int8Ranges | None) -> Callable[..., Tensor]:
-    core = _core()
-    from openvino.frontend import FrontEndManager
-    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+def _conditions() -> tuple[Any, ...]:
+    """What a compiled model depends on, beside the module and its inputs."""
+    return _import_silently().__version__, torch.get_num_threads()
 
-    # What openvino.convert_model does, in a third of its time.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that sizes become constants, as they should
-        traced = torch.jit.trace(model, inputs, check_trace=False)
-        frontend = FrontEndManager().load_by_framework("pytorch")
-        decoder = TorchScriptPythonDecoder(traced, example_input=inputs)  # the frontend does not keep it alive
-        network = frontend.convert(frontend.load(decoder))
-    network.reshape({index: list(x.shape) for index, x in enumerate(inputs)})
-    _enlarge_by_convolution(network)
-    if int8 is not None:
-        _round_inputs(network, model, int8.of(inputs[0].shape[-1] // inputs[1].shape[-1]))
-    options = {
+
+def _options(profiled: bool) -> dict[str, Any]:
+    return {
+        "PERF_COUNT": profiled,
         "INFERENCE_PRECISION_HINT": "f32",
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "ENABLE_CPU_PINNING": False,  # two processes would be bound to the same cores
     }
-    request = core.compile_model(network, "CPU", options).create_infer_request()
-
-    def run(*given: Tensor) -> Tensor:
-        result = request.infer([x.float().contiguous().numpy() for x in given], share_inputs=True)
-        return torch.from_numpy(result[0])  # a copy: the next frame does not overwrite it
-
-    return run
 
 
-def _round_inputs(network: Any, model: nn.Module, ranges: dict[str, tuple[float, float]]) -> None:
+def _load_or_compile(
+    module: nn.Module, inputs: tuple[Tensor, ...], ranges: dict[str, tuple[float, float]], profiled: bool
+) -> Any:
+    """An infer request for inputs of these sizes: of what an earlier process compiled, where it did."""
+    core, about = _core(), cache.module_key(module)
+    kinds = [(tuple(x.shape), str(x.dtype)) for x in inputs]
+    name = None if about is None else cache.key(about, kinds, sorted(ranges.items()), profiled, *_conditions()) + ".openvino"
+    content = cache.read(name) if name else None
+    if content is not None:
+        try:
+            return core.import_model(content, "CPU", _options(profiled)).create_infer_request()
+        except Exception:  # openvino's own kinds of errors have no common base; it is compiled again
+            content = None
+    compiled = core.compile_model(_convert(module, inputs, ranges), "CPU", _options(profiled))
+    if name:
+        cache.write(name, compiled.export_model().getvalue())
+    return compiled.create_infer_request()
+
+
+def _convert(module: nn.Module, inputs: tuple[Tensor, ...], ranges: dict[str, tuple[float, float]]) -> Any:
+    """The module as an OpenVINO model of fixed sizes."""
+    _core()
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    # What openvino.convert_model does, in a third of its time.
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # that sizes become constants, as they should
+        traced = torch.jit.trace(module, inputs, check_trace=False)
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        decoder = TorchScriptPythonDecoder(traced, example_input=inputs)  # the frontend does not keep it alive
+        network = frontend.convert(frontend.load(decoder))
+    network.reshape({index: list(x.shape) for index, x in enumerate(inputs)})
+    _enlarge_by_convolution(network)
+    if ranges:
+        _round_inputs(network, module, ranges)
+    return network
+
+
+def _compare_int8(model: nn.Module, int8: Int8Ranges) -> dict[str, Any]:
+    """Times both precisions in turns, and compares their results."""
+    random, scale = torch.Generator().manual_seed(0), int8.scales[0]
+    lr = torch.rand(1, 1, *(length // scale for length in _PROBE), generator=random)
+    smooth = nn.functional.avg_pool2d(lr, 5, 1, 2, count_include_pad=False)
+    guide = nn.functional.interpolate(smooth, size=_PROBE, mode="bilinear").expand(-1, 3, -1, -1).contiguous()
+    runtimes = [OpenVinoRuntime(model), OpenVinoRuntime(model, int8)]
+    inputs = (guide, smooth, torch.ones_like(lr))[: 2 + runtimes[0].takes_trust]
+    exact, rounded = (runtime(*inputs) for runtime in runtimes)
+    best = [float("inf")] * 2
+    for _ in range(7):
+        for i, runtime in enumerate(runtimes):
+            started = time.perf_counter()
+            runtime(*inputs)
+            best[i] = min(best[i], time.perf_counter() - started)
+    # In units of the range that depth is normalised by. Sums that overflow give errors of its size.
+    error = float((exact - rounded).abs().mean())
+    return {"pays": best[1] < 0.9 * best[0] and error < 0.02, "float32": best[0], "int8": best[1], "error": error}
+
+
+def _round_inputs(network: Any, module: nn.Module, ranges: dict[str, tuple[float, float]]) -> None:
     """Rounds the inputs and weights of ``ranges``' convolutions to integers of 8 bits, which lets OpenVINO compute in these."""
     from openvino import opset13 as ops
 
@@ -171,13 +274,14 @@ def _round_inputs(network: Any, model: nn.Module, ranges: dict[str, tuple[float,
         low, high = (ops.constant(limit.astype(np.float32)) for limit in (low, high))
         return ops.fake_quantize(source, low, high, low, high, levels).output(0)
 
-    convolutions, done = int8_convolutions(model), set()
+    done = set()
     for node in network.get_ops():
         name = node.get_friendly_name().split("/")[0].removeprefix("__module.")
-        if node.get_type_name() != "Convolution" or name not in ranges or name not in convolutions:
+        if node.get_type_name() != "Convolution" or name not in ranges:
             continue
         low, high = (np.full((1, 1, 1, 1), limit) for limit in ranges[name])
-        largest = convolutions[name].weight.detach().abs().amax((1, 2, 3)).clamp(min=1e-12).numpy().reshape(-1, 1, 1, 1)
+        weight = module.get_submodule(name).weight.detach()
+        largest = weight_room() * weight.abs().amax((1, 2, 3)).clamp(min=1e-12).numpy().reshape(-1, 1, 1, 1)
         node.input(0).replace_source_output(rounded(node.input_value(0), low, high, LEVELS))
         node.input(1).replace_source_output(rounded(node.input_value(1), -largest, largest, WEIGHT_LEVELS))
         done.add(name)

@@ -15,7 +15,8 @@ from d2a2_core.calibration.int8_ranges import RangeRecorder, best_range, grid
 from d2a2_core.cli import main
 from d2a2_core.network import D2A2, D2A2Lite
 from d2a2_core.recording import Recording
-from d2a2_core.runtime import choose_runtime, has_int8
+from d2a2_core.runtime import choose_runtime
+from d2a2_core.runtime.device import sums_int8_exactly
 from d2a2_core.runtime.int8 import (
     LEVELS,
     WEIGHT_LEVELS,
@@ -23,6 +24,7 @@ from d2a2_core.runtime.int8 import (
     int8_convolutions,
     load_int8,
     save_int8,
+    weight_room,
 )
 from d2a2_core.runtime.openvino import OpenVinoRuntime, has_openvino
 from d2a2_core.upsampler import DepthUpsampler
@@ -40,7 +42,7 @@ from d2a2_core.weights.sidecars import INT8
 from d2a2_core.weights.zoo import checksums
 
 needs_int8 = pytest.mark.skipif(
-    not (has_openvino() and has_int8()), reason="needs the optional package openvino and a CPU with VNNI"
+    not has_openvino(), reason="needs the optional package openvino"
 )
 SENSORS = [name for name in list_pretrained() if name.endswith("-sensor")]
 
@@ -151,7 +153,7 @@ def by_hand(model, ranges, scale):
     convolutions = int8_convolutions(model)
     for name, (low, high) in ranges.of(scale).items():
         conv, most = convolutions[name], WEIGHT_LEVELS // 2
-        steps = conv.weight.abs().amax((1, 2, 3)) / most
+        steps = weight_room() * conv.weight.abs().amax((1, 2, 3)) / most
         zeros = torch.zeros(len(steps), dtype=torch.int32)
         conv.weight.copy_(torch.fake_quantize_per_channel_affine(conv.weight, steps, zeros, 0, -most, most))
         conv.register_forward_pre_hook(lambda m, a, low=low, high=high: rounded(m, a, low, high))
@@ -175,7 +177,8 @@ def test_is_the_network_with_rounded_inputs_and_weights(options, scale):
         assert effect > 1e-5
         shares.append(((network(*given) - expected).abs().mean() / effect).item())
     # Where sums differ in the last place a value may fall to the other side of a step, and all after it changes; not always.
-    assert min(shares) < 0.01
+    # Without VNNI OpenVINO rounds some weights once more; overflowing sums would give several times the effect of rounding.
+    assert min(shares) < (0.01 if sums_int8_exactly() else 0.6)
 
 
 @needs_int8

@@ -180,13 +180,10 @@ def test_what_it_cannot_run_is_left_to_torch_where_that_may_be():
 
 @needs_openvino
 def test_a_failure_later_on_is_left_to_torch_too(monkeypatch):
-    def fails(model, inputs, int8):
-        def run(*given):
-            raise RuntimeError("could not allocate memory")
+    def fails(*_):
+        raise RuntimeError("could not allocate memory")
 
-        return run
-
-    monkeypatch.setattr(openvino_runtime, "_compile", fails)
+    monkeypatch.setattr(openvino_runtime, "_load_or_compile", lambda *_: Request(fails))
     color, depth = pair()
     upsampler = upsampler_of(lite(), "auto")
     with pytest.warns(RuntimeWarning, match="could not allocate memory"):
@@ -203,13 +200,23 @@ class Guide(nn.Module):
         return guide
 
 
+class Request:
+    """What OpenVINO computes with, here by a function."""
+
+    def __init__(self, compute):
+        self.compute = compute
+
+    def infer(self, arrays, share_inputs):
+        return {0: self.compute(*arrays)}
+
+
 def inputs(width):
     return torch.zeros(1, 3, 4, width), torch.zeros(1, 1, 1, 1)
 
 
 def test_ever_new_sizes_are_left_to_torch(monkeypatch):
     monkeypatch.setattr(openvino_runtime, "has_openvino", lambda: True)
-    monkeypatch.setattr(openvino_runtime, "_compile", lambda model, inputs, int8: model)
+    monkeypatch.setattr(openvino_runtime, "_load_or_compile", lambda model, *_: Request(model))
     network = choose_runtime(Guide(), "cpu", "float32", "auto")
     for width in range(1, 33):
         network(*inputs(width))
@@ -240,12 +247,12 @@ def test_what_was_compiled_is_freed_once_torch_goes_on():
 def test_the_sizes_used_last_are_kept(monkeypatch):
     compiled = []
 
-    def compile_(model, inputs, int8):
+    def compile_(model, inputs, *_):
         compiled.append(inputs[0].shape[-1])
-        return model
+        return Request(model)
 
     monkeypatch.setattr(openvino_runtime, "has_openvino", lambda: True)
-    monkeypatch.setattr(openvino_runtime, "_compile", compile_)
+    monkeypatch.setattr(openvino_runtime, "_load_or_compile", compile_)
     network = OpenVinoRuntime(Guide())
     for width in (1, 2, 3, 4, 5, 6, 7, 8, 1, 9, 1, 3, 2):
         network(*inputs(width))

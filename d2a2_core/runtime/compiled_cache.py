@@ -1,0 +1,145 @@
+"""Compiled models and what was measured of them, kept on disk from one start to the next.
+
+Folder: ``$D2A2_CACHE``, else ``$XDG_CACHE_HOME/d2a2``, else ``~/.cache/d2a2``; ``D2A2_CACHE`` empty or "off" keeps nothing. A
+compiled model is code, so the folder must belong to the user and be writable to nobody else. Whatever goes wrong with it costs
+time and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from d2a2_core.documents import parse_json
+from d2a2_core.files import replacing
+
+LIMIT_BYTES = 512 * 2**20
+_PACKAGE = Path(__file__).parents[1]
+_OWN = ("d2a2_core.", "torch.")  # modules whose source the key covers
+
+
+def read(name: str) -> bytes | None:
+    """The entry of a name, None where there is none that can be trusted."""
+    folder = _folder()
+    if folder is None:
+        return None
+    path = folder / name
+    try:
+        content = path.read_bytes()
+        os.utime(path)  # the oldest used ones are deleted first
+    except OSError:
+        return None
+    digest, body = content[:32], content[32:]
+    return body if hashlib.sha256(body).digest() == digest else None
+
+
+def write(name: str, body: bytes) -> None:
+    """Keeps an entry, and deletes the ones that were not used for longest where there are too many."""
+    folder = _folder()
+    if folder is None:
+        return
+    try:
+        with replacing(folder / name) as partial:
+            partial.write_bytes(hashlib.sha256(body).digest() + body)
+        _shrink(folder)
+    except OSError as error:
+        _complain(f"cannot keep compiled models in {folder} ({error}): each start compiles anew")
+
+
+def read_facts(name: str) -> dict[str, Any] | None:
+    """An entry that :func:`write_facts` made."""
+    body = read(name)
+    try:
+        facts = None if body is None else parse_json(body.decode(), "an entry of the cache")
+    except ValueError:
+        return None
+    return facts if isinstance(facts, dict) else None
+
+
+def write_facts(name: str, facts: dict[str, Any]) -> None:
+    """Keeps a few numbers and words."""
+    write(name, json.dumps(facts).encode())
+
+
+def key(*parts: Any) -> str:
+    """A name for what depends on ``parts`` (their text), on this computer and on the versions of all that takes part."""
+    digest = hashlib.sha256()
+    for part in (*parts, _machine(), _source(), torch.__version__):
+        digest.update(f"{part!r}\0".encode())
+    return digest.hexdigest()
+
+
+def module_key(module: nn.Module) -> str | None:
+    """What a module computes, as text: its structure and all its tensors. None for modules whose source the key does not cover."""
+    if not all(type(part).__module__.startswith(_OWN) for part in module.modules()):
+        return None
+    digest = hashlib.sha256(repr(module).encode())
+    configs = [getattr(part, "config", None) for part in module.modules()]
+    digest.update(repr([config for config in configs if config]).encode())
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _folder() -> Path | None:
+    """The folder, made where it is missing; None where nothing is to be kept, or nothing in it can be trusted."""
+    chosen = os.environ.get("D2A2_CACHE")
+    if chosen is not None and chosen.strip().lower() in ("", "off"):
+        return None
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = Path(chosen).expanduser() if chosen else base / "d2a2"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        about = folder.stat()
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
+        _complain(f"there is no folder to keep compiled models in ({error}): each start compiles anew")
+        return None
+    if about.st_uid != os.getuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        _complain(f"{folder} belongs to, or can be written by, other users: it is not used, each start compiles anew")
+        return None
+    return folder
+
+
+def _shrink(folder: Path) -> None:
+    entries = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in folder.iterdir() if path.is_file())
+    total = sum(size for _, size, _ in entries)
+    for _, size, path in entries:
+        if total <= LIMIT_BYTES:
+            return
+        path.unlink(missing_ok=True)
+        total -= size
+
+
+@cache
+def _complain(message: str) -> None:
+    """Warns, once for each message."""
+    warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
+@cache
+def _machine() -> str:
+    """Name and abilities of the CPU."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    except OSError:
+        return ""
+    return "\n".join(line for line in lines if line.startswith(("model name", "flags", "cpu family", "model\t")))
+
+
+@cache
+def _source() -> str:
+    """Digest of the package's source: code that has changed must not meet what older code left."""
+    digest = hashlib.sha256()
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
