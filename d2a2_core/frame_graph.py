@@ -1,8 +1,9 @@
 """FrameGraph: what happens to one frame, from a pair on the network's grid to depth, provenance and sigma, as one module.
 
-Its shapes are static and its steps are the same whatever the images hold, so a runtime can compile all of it (:meth:`Runtime.whole`)
-and an exporter can write all of it. What depends on the frames before (the range of depth, an offset between the images) and what
-the cameras' geometry asks for (registration, regridding) stays outside: :mod:`d2a2_core.pipeline`.
+Its shapes are static and its steps are the same whatever the images hold, so a runtime can compile all of it
+(:meth:`d2a2_core.runtime.Runtime.whole`) and an exporter can write all of it. What depends on the frames before (the range of
+depth, an offset between the images) and what the cameras' geometry asks for (registration, regridding) stays outside:
+:mod:`d2a2_core.pipeline`.
 """
 
 from __future__ import annotations
@@ -118,7 +119,15 @@ class Prediction(nn.Module):
         self.filling = Filling()
 
     def predict(self, guide: Tensor, lr: Tensor, scale: int, depth_range: DepthRange, trust: Tensor | None) -> Tensor:
-        """Guide (B, 3, H, W), LR (B, 1, ceil(H / s), ceil(W / s)) metres and, where the network takes it, its trust -> (B, 1, H, W)."""
+        """Depth (B, 1, H, W) metres.
+
+        Args:
+            guide: (B, 3, H, W) RGB in [0, 1].
+            lr: (B, 1, ceil(H / s), ceil(W / s)) metres, NaN in holes.
+            scale: s.
+            depth_range: Normalises depth.
+            trust: Of the size of ``lr``, where the network takes it.
+        """
         size = tuple(guide.shape[-2:])
         padding = (0, -size[1] % scale, 0, -size[0] % scale)
         if any(padding):

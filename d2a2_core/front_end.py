@@ -202,4 +202,3 @@ def _explains_shapes(pair: CameraPair) -> bool:
     pixels = (color.fx / color.fy) / (depth.fx / depth.fy)
     images = (pair.color.shape[1] / size[0]) / (pair.color.shape[0] / size[1])
     return bool(1 / SAME_SHAPE <= pixels / images <= SAME_SHAPE)
-

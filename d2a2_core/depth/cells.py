@@ -1,4 +1,4 @@
-"""Pixels and the coarser cells they lie in: enlarging, and distances to cells, at the cost of the cells rather than of the pixels."""
+"""Pixels and the coarser cells they lie in: means, enlarging, distances to cells, at the cost of the cells."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _FAR = 1e4  # pixels; images are smaller
 def cell_means(image: Tensor, scale: int) -> Tensor:
     """(B, C, H, W) -> (B, C, H / s, W / s): means over cells of ``scale`` x ``scale`` pixels."""
     batch, channels, height, width = image.shape
-    # One plane each: for few channels runtimes would first bring the image into another layout, which takes longer than the means.
+    # One plane each: OpenVINO brings an image of few channels into another layout first, which takes longer than the means.
     means = F.avg_pool2d(image.reshape(batch * channels, 1, height, width), scale)
     return means.reshape(batch, channels, height // scale, width // scale)
 
 
 def shifted(image: Tensor, dy: int, dx: int, fill: float) -> Tensor:
-    """(..., h, w): of each pixel what lies ``dy`` rows below and ``dx`` columns to the right of it, ``fill`` beyond the border."""
+    """(..., h, w): of each pixel what lies ``dy`` rows below and ``dx`` columns to its right, ``fill`` beyond the border."""
     height, width = image.shape[-2:]
     dy, dx = max(-height, min(dy, height)), max(-width, min(dx, width))
     return F.pad(image, (-dx, dx, -dy, dy), value=fill)

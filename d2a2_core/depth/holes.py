@@ -28,9 +28,9 @@ def fill_holes(depth: Tensor, guide: Tensor | None = None) -> Tensor:
     A pyramid of masked means: each level halves the one below and averages its valid pixels only; on the way back each
     hole takes the next coarser level's value.
 
-    With a guide, a pixel near measurements looks along 16 directions for the first measurement within 6 pixels, and takes the value of
-    the one that is nearest to it in place and colour together, so that a hole between two surfaces is divided where the colour
-    changes, and holds no depth in between.
+    With a guide, a pixel near measurements looks along 16 directions for the first measurement within 6 rows and columns, and
+    takes the value of the one that is nearest to it in place and colour together, so that a hole between two surfaces is divided
+    where the colour changes, and holds no depth in between.
 
     The steps are the same whatever the image holds, so that a graph can be made of them (:mod:`d2a2_core.frame_graph`).
 

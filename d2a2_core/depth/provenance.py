@@ -40,9 +40,7 @@ def only(which: str, depth: np.ndarray, provenance: np.ndarray) -> np.ndarray:
     return np.where(np.isin(provenance, POINTS_PROVENANCE[which]), depth, np.float32(np.nan))
 
 
-def classify(
-    depth: Tensor, measured: Tensor, near: Within, removed: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def classify(depth: Tensor, measured: Tensor, near: Within, removed: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Masks depth that is too far from any measurement and says where the rest comes from.
 
     Args:

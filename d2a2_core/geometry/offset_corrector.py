@@ -12,7 +12,10 @@ import numpy as np
 from d2a2_core.geometry.edge_offset import EdgeOffset, Offset
 
 _LOOK_EVERY = 5  # frames between two looks at what the watchdog found
-_AT_FIRST, _THEN_EVERY = 30, 4  # frames that are all shown to it, and every which one later: a calibration drifts slowly
+_AT_FIRST, _THEN_EVERY = (
+    30,
+    4,
+)  # frames that are all shown to it, and every which one later: a calibration drifts slowly
 # Colour pixels and LR cells; an offset over both is worth correcting: the first (aligned scenes show less), then what is left.
 _WORTH_FIRST, _WORTH_MORE = (1.0, 0.4), (1.0, 0.2)
 

@@ -17,8 +17,11 @@ from d2a2_core.network.blocks import LeakyBlock, PerScaleBatchNorm, evenly_expos
 from d2a2_core.network.d2a2 import SCALES, check_inputs, check_trust, conv3x3
 from d2a2_core.network.joint_upsampling import DOUBT, mixture, squared_distance
 
+_SLOPE = 4.0  # steps of the optimiser are small
+
+
 class D2A2Pico(nn.Module):
-    """Every HR pixel is a mixture of the 3x3 LR pixels around it, a little moved; the network decides of which.
+    """Every HR pixel is a mixture of the planes through the 3x3 LR pixels around it; the network decides of which.
 
     Three things decide: how like the pixel's colours are to those that each LR pixel stands for, in a learnt embedding (as in
     :class:`d2a2_core.network.joint_upsampling.JointUpsampling`); what each measurement is worth; and what one stage of DDA + MFA
@@ -67,6 +70,9 @@ class D2A2Pico(nn.Module):
                 self.colour.weight[channel, channel] = 0.7 / 0.2
         self.log_radius = nn.Parameter(torch.tensor(-0.35))
         self.doubt = nn.Parameter(torch.tensor(0.5))
+        self.slope = nn.Parameter(
+            torch.tensor(0.0)
+        )  # how far the measured slopes are believed; planes are flat at first
         # The trunk.
         self.guide_head = nn.Sequential(nn.PixelUnshuffle(4), conv3x3(48, detail), leaky())
         self.guide_down = nn.Conv2d(detail, channels, 3, stride=2, padding=1)
@@ -80,7 +86,7 @@ class D2A2Pico(nn.Module):
         self.widen = nn.Sequential(leaky(), nn.Conv2d(channels, 4 * detail, 1), nn.PixelShuffle(2))
         self.fuse = nn.Sequential(conv3x3(detail + 16, channels), leaky())
         self.mixture = nn.Conv2d(channels, 16 * 10, 1)
-        self.cells = nn.Conv2d(channels, width + 2, 1)
+        self.cells = nn.Conv2d(channels, width + 4, 1)
         start_at_zero(self.mixture)
         start_at_zero(self.cells)
 
@@ -102,35 +108,43 @@ class D2A2Pico(nn.Module):
         if scale > 4:
             cells = F.avg_pool2d(cells, scale // 4)
             blocks = F.pixel_unshuffle(F.pixel_shuffle(blocks, 4), scale)
-        keys = cell_means(queries, scale) + cells[:, : self.width]
-        norm = 0.5 * keys.square().sum(1, keepdim=True) + DOUBT * self.doubt * doubt.float() + cells[:, self.width : -1]
-        return self._mix(queries, blocks, keys, norm, lr.float() + 0.1 * cells[:, -1:])
+        to_keys, to_norm, to_values, to_slopes = cells.split((self.width, 1, 1, 2), dim=1)
+        keys = cell_means(queries, scale) + to_keys
+        norm = 0.5 * keys.square().sum(1, keepdim=True) + DOUBT * self.doubt * doubt.float() + to_norm
+        slopes = _SLOPE * self.slope * least_slopes(lr.float()) + 0.1 * to_slopes
+        return self._mix(queries, blocks, keys, norm, lr.float() + 0.1 * to_values, slopes)
 
-    def _mix(self, queries: Tensor, blocks: Tensor, keys: Tensor, norm: Tensor, values: Tensor) -> Tensor:
-        """Every pixel's mixture of the values (B, 1, h, w) of the 3 x 3 cells around it.
+    def _mix(
+        self, queries: Tensor, blocks: Tensor, keys: Tensor, norm: Tensor, values: Tensor, slopes: Tensor
+    ) -> Tensor:
+        """Every pixel's mixture of the planes of the 3 x 3 cells around it.
 
         Args:
             queries: (B, E, H, W), of the pixels.
             blocks: (B, 10 s s, h, w): what is added to each pixel's nine logits, and to the result.
             keys, norm: (B, E, h, w) and (B, 1, h, w), of the cells: a logit is <query, key> - norm.
+            values, slopes: (B, 1, h, w) and (B, 2, h, w): depth at the cells' centres, and its change per cell along x and y.
         """
         batch, _, rows, cols = values.shape
         scale = queries.shape[-1] // cols
         inside = scale * scale
         queries = F.pixel_unshuffle(queries, scale).view(batch, self.width, inside, rows, cols)
         blocks = blocks.view(batch, 10, inside, rows, cols)
-        keys, norm, values = (F.pad(x, (1, 1, 1, 1), mode="replicate") for x in (keys, norm, values))
+        keys, norm, values, slopes = (F.pad(x, (1, 1, 1, 1), mode="replicate") for x in (keys, norm, values, slopes))
+        inner = (torch.arange(scale, device=values.device) + 0.5) / scale - 0.5  # of a cell's pixels, in cells
         distance = squared_distance(scale, values.device)
         closeness = 0.5 * torch.exp(-2 * self.log_radius)
         logits, candidates = [], []
         for i, j in ((i, j) for i in range(3) for j in range(3)):
-            key, own_norm, value = (x[:, :, i : i + rows, j : j + cols] for x in (keys, norm, values))
+            key, own_norm, value, slope = (x[:, :, i : i + rows, j : j + cols] for x in (keys, norm, values, slopes))
             far = closeness * (distance[i][:, None] + distance[j]).reshape(1, inside, 1, 1)
             logit = blocks[:, len(logits)] - far - own_norm
             for channel in range(self.width):
                 logit = torch.addcmul(logit, queries[:, channel], key[:, channel : channel + 1])
             logits.append(logit)
-            candidates.append(value)
+            down, right = (inner - (i - 1))[:, None].expand(scale, scale), (inner - (j - 1)).expand(scale, scale)
+            value = torch.addcmul(value, slope[:, :1], right.reshape(1, inside, 1, 1))
+            candidates.append(torch.addcmul(value, slope[:, 1:], down.reshape(1, inside, 1, 1)))
         return F.pixel_shuffle(mixture(logits, candidates) + 0.1 * blocks[:, 9], scale)
 
     def _features(self, guide: Tensor, lr: Tensor, doubt: Tensor, scale: int) -> Tensor:
@@ -165,3 +179,17 @@ class D2A2Pico(nn.Module):
                         around.append(wide[:, :, i : i + rows, j : j + cols] - lr)
         shape = 4 * torch.cat(around, dim=1)
         return F.interpolate(shape, scale_factor=scale // 4, mode="nearest") if scale > 4 else shape
+
+
+def least_slopes(values: Tensor) -> Tensor:
+    """(B, 1, h, w) -> (B, 2, h, w): change per cell along x and y, the lesser of both sides', 0 where these differ in sign."""
+    rows, cols = values.shape[-2:]
+    wide = F.pad(values, (1, 1, 1, 1), mode="replicate")
+    slopes = []
+    for before, after in (
+        (values - wide[..., 1:-1, :cols], wide[..., 1:-1, 2:] - values),
+        (values - wide[..., :rows, 1:-1], wide[..., 2:, 1:-1] - values),
+    ):
+        rising, falling = torch.minimum(before, after).clamp(min=0), torch.maximum(before, after).clamp(max=0)
+        slopes.append(rising + falling)
+    return torch.cat(slopes, dim=1)

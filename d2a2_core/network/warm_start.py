@@ -63,7 +63,9 @@ def from_joint_upsampling(state: dict[str, Tensor], model: D2A2Pico) -> dict[str
         taken["doubt"] = state["joint.doubt"][0]
     for key, value in taken.items():
         if fresh[key].shape != value.shape:
-            raise ValueError(f"{key} is {tuple(value.shape)} in the weights to start from, {tuple(fresh[key].shape)} in the model")
+            raise ValueError(
+                f"{key} is {tuple(value.shape)} in the weights to start from, {tuple(fresh[key].shape)} in the model"
+            )
     return fresh | {key: value.clone() for key, value in taken.items()}
 
 

@@ -46,7 +46,6 @@ class Runtime(ABC):
             RuntimeError: The runtime fails.
         """
 
-
     def whole(self, make: Callable[[Callable[..., Tensor]], nn.Module]) -> Callable[..., tuple[Tensor, ...]]:
         """What computes a graph around the network.
 

@@ -33,7 +33,8 @@ def choose_runtime(
         model: Network, see :class:`ModelRuntime`; it is moved to the device and put into eval mode, its gradients switched off.
         device: "auto" (the GPU where there is one), "cpu", "cuda", "cuda:1", ...
         precision: One of :data:`PRECISIONS`, or "auto": the first of these that the hardware computes in and a runtime supports:
-            int8 (on a CPU, by OpenVINO, with ``int8``, where a measurement says that it is faster), bfloat16 (a GPU since Ampere; a CPU with AVX512-BF16 or AMX),
+            int8 (on a CPU, by OpenVINO, with ``int8``, where a measurement says that it is faster), bfloat16 (a GPU since Ampere;
+            a CPU with AVX512-BF16 or AMX),
             float16 (a GPU), float32.
         runtime: Name of a runtime, or "auto": the first of ``KINDS`` that is installed and can; PyTorch goes on, with a
             RuntimeWarning, if that fails later.

@@ -79,7 +79,7 @@ def key(*parts: Any) -> str:
 
 
 def module_key(module: nn.Module) -> str | None:
-    """What a module computes, as text: its structure and all its tensors. None for modules whose source the key does not cover."""
+    """What a module computes, as text: structure and tensors. None for modules whose source the key does not cover."""
     if not all(type(part).__module__.startswith(_OWN) for part in module.modules()):
         return None
     digest = hashlib.sha256(repr(module).encode())

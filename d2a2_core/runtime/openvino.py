@@ -85,10 +85,12 @@ class OpenVinoRuntime(ModelRuntime):
     def int8_pays(cls, model: nn.Module, int8: Int8Ranges) -> bool:
         """Whether this computer computes a network in int8 faster than in float32, by a tenth at least, and to the same result.
 
-        Measured once, on random images, and kept on disk. A flag of the CPU does not tell: with VNNI it nearly always pays, without
-        it often does.
+        Measured once, on random images, and kept on disk. A flag of the CPU does not tell: with VNNI it nearly always pays,
+        without it often does.
         """
-        name = None if (about := cache.module_key(model)) is None else cache.key("int8", about, *_conditions()) + ".json"
+        name = (
+            None if (about := cache.module_key(model)) is None else cache.key("int8", about, *_conditions()) + ".json"
+        )
         facts = cache.read_facts(name) if name else None
         if facts is None or not isinstance(facts.get("pays"), bool):
             facts = _compare_int8(model, int8)
@@ -108,7 +110,9 @@ class OpenVinoRuntime(ModelRuntime):
     def _count(self) -> None:
         """One compilation more, where another runtime can go on if there are too many."""
         if self._left == 0:
-            raise RuntimeError(f"images of more than {self._most} sizes, each of which takes memory that does not come back")
+            raise RuntimeError(
+                f"images of more than {self._most} sizes, each of which takes memory that does not come back"
+            )
         if self._left is not None:
             self._left -= 1
 
@@ -213,7 +217,11 @@ def _load_or_compile(
     """An infer request for inputs of these sizes: of what an earlier process compiled, where it did."""
     core, about = _core(), cache.module_key(module)
     kinds = [(tuple(x.shape), str(x.dtype)) for x in inputs]
-    name = None if about is None else cache.key(about, kinds, sorted(ranges.items()), profiled, *_conditions()) + ".openvino"
+    name = (
+        None
+        if about is None
+        else cache.key(about, kinds, sorted(ranges.items()), profiled, *_conditions()) + ".openvino"
+    )
     content = cache.read(name) if name else None
     if content is not None:
         try:

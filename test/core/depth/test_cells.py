@@ -11,7 +11,14 @@ from d2a2_core.depth import nearest_pixel, within_distance
 from d2a2_core.depth.cells import CellMap, Within, cell_means
 
 # Whole ratios, broken ones, cells smaller than pixels (some of which have none), one cell.
-VIEWS = [((24, 32), (6, 8)), ((30, 41), (10, 11)), ((16, 25), (7, 9)), ((7, 9), (16, 25)), ((21, 30), (21, 30)), ((5, 6), (1, 1))]
+VIEWS = [
+    ((24, 32), (6, 8)),
+    ((30, 41), (10, 11)),
+    ((16, 25), (7, 9)),
+    ((7, 9), (16, 25)),
+    ((21, 30), (21, 30)),
+    ((5, 6), (1, 1)),
+]
 RADII = [-1.0, 0.0, 1.0, 3.5, 16.0, 1000.0, math.inf]
 
 

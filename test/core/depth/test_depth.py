@@ -90,7 +90,7 @@ def test_a_hole_takes_the_depth_of_its_own_side():
 
 @pytest.mark.parametrize("size", [(16, 16), (13, 21), (1, 9), (2, 3), (40, 7)], ids=str)
 def test_guided_filling_is_its_definition(size):
-    """A plain loop: of the first measurements along 16 directions, within six rows and columns, the most alike in place and colour."""
+    """A plain loop: of the first measurements along 16 directions, within six rows and columns, the most alike."""
     depth = holey(size, 0.7, seed=3, batch=2)
     guide = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(4))
     out, plain = fill_holes(depth, guide), fill_holes(depth)

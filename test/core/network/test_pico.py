@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from d2a2_core.network import D2A2Lite, D2A2Pico, build_model
 from d2a2_core.network.blocks import evenly_exposed
+from d2a2_core.network.pico import least_slopes
 from d2a2_core.network.warm_start import adapted_state
 
 SCALES = (4, 8, 16)
@@ -50,7 +51,7 @@ def test_an_embedding_of_another_width_is_refused():
 
 @pytest.mark.parametrize("scale", SCALES)
 @torch.inference_mode()
-def test_without_corrections_every_pixel_lies_between_the_cells_around_it(scale):
+def test_with_flat_planes_every_pixel_lies_between_the_cells_around_it(scale):
     model = trained()
     for layer, keep in ((model.mixture, 9 * 16), (model.cells, model.width + 1)):
         layer.weight[keep:] = 0
@@ -62,6 +63,31 @@ def test_without_corrections_every_pixel_lies_between_the_cells_around_it(scale)
     assert (hr >= low - 1e-5).all()
     assert (hr <= high + 1e-5).all()
     assert hr.std() > 0.01
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@torch.inference_mode()
+def test_a_slanted_plane_stays_one_where_measured_slopes_are_believed(scale):
+    model = D2A2Pico().eval()
+    model.slope.fill_(0.25)
+    guide, lr, _ = pair(scale, (8, 9))
+    rows, cols = (torch.arange(length) for length in guide.shape[-2:])
+    plane = 0.2 + (0.3 * (rows[:, None] + 0.5) + 0.2 * (cols + 0.5)) / guide.shape[-1]
+    cells = F.avg_pool2d(plane[None, None], scale).expand_as(lr)
+    inner = (
+        ...,
+        slice(2 * scale, -2 * scale),
+        slice(2 * scale, -2 * scale),
+    )  # at the border the slope to one side is unknown
+    torch.testing.assert_close(model(guide, cells)[inner], plane.expand_as(guide[:, :1])[inner])
+
+
+def test_the_lesser_slope_counts():
+    values = torch.tensor([[0.0, 1.0, 3.0, 6.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])[None, None]
+    slopes = least_slopes(values)
+    assert slopes[0, 0].tolist() == [[0, 1, 2, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    assert slopes[0, 1].tolist() == [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    assert torch.equal(least_slopes(values.mT)[0, 1], slopes[0, 0].T)
 
 
 @torch.inference_mode()

@@ -31,7 +31,11 @@ def computer(monkeypatch):
     """Says what this computer has: at first openvino, which is faster in int8, and no bfloat16."""
 
     def has(**parts):
-        homes = {"openvino": "openvino.has_openvino", "int8": "openvino.OpenVinoRuntime.int8_pays", "bfloat16": "device.has_bfloat16"}
+        homes = {
+            "openvino": "openvino.has_openvino",
+            "int8": "openvino.OpenVinoRuntime.int8_pays",
+            "bfloat16": "device.has_bfloat16",
+        }
         for part, there in parts.items():
             monkeypatch.setattr(f"d2a2_core.runtime.{homes[part]}", lambda *_, there=there: there)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import warnings
 
@@ -35,7 +36,14 @@ def test_an_entry_is_found_again(folder):
     assert cache.read_facts("b") is None
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b"", lambda b: b[:40] + b"\0" + b[41:]], ids=str)
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda b: b[:-1], id="cut"),
+        pytest.param(lambda b: b"", id="empty"),
+        pytest.param(lambda b: b[:40] + b"\0" + b[41:], id="changed"),
+    ],
+)
 def test_a_damaged_entry_is_none(folder, damage):
     cache.write("a", bytes(range(100)))
     (folder / "a").write_bytes(damage((folder / "a").read_bytes()))
@@ -74,8 +82,6 @@ def test_the_oldest_used_go_first(folder, monkeypatch):
     for i, name in enumerate("abc"):
         cache.write(name, bytes(100))
         (folder / name).touch()
-        import os
-
         os.utime(folder / name, (i, i))
     assert cache.read("a")  # used now
     cache.write("d", bytes(100))
@@ -92,7 +98,10 @@ def test_a_key_tells_what_differs_apart():
     changed = net()
     with torch.no_grad():
         next(changed.parameters())[0] += 1
-    assert len({first, cache.module_key(changed), cache.module_key(net(blocks=2)), cache.module_key(net(gated=False))}) == 4
+    assert (
+        len({first, cache.module_key(changed), cache.module_key(net(blocks=2)), cache.module_key(net(gated=False))})
+        == 4
+    )
     assert cache.key("a", 1) != cache.key("a", 2)
 
 
@@ -114,7 +123,14 @@ def test_modules_of_others_are_not_kept():
 def test_the_second_process_compiles_nothing(folder, monkeypatch):
     def runtime():
         torch.manual_seed(0)
-        options = {"channels": 8, "blocks": 1, "domain": "none", "geometric": False, "gated": False, "attention": "none"}
+        options = {
+            "channels": 8,
+            "blocks": 1,
+            "domain": "none",
+            "geometric": False,
+            "gated": False,
+            "attention": "none",
+        }
         return OpenVinoRuntime(D2A2(4, **options).eval())
 
     given = torch.rand(1, 3, 32, 48), torch.rand(1, 1, 8, 12)

@@ -41,9 +41,7 @@ from d2a2_core.weights.files import open_weights
 from d2a2_core.weights.sidecars import INT8
 from d2a2_core.weights.zoo import checksums
 
-needs_int8 = pytest.mark.skipif(
-    not has_openvino(), reason="needs the optional package openvino"
-)
+needs_int8 = pytest.mark.skipif(not has_openvino(), reason="needs the optional package openvino")
 SENSORS = [name for name in list_pretrained() if name.endswith("-sensor")]
 
 
