@@ -18,6 +18,7 @@ from d2a2_core.depth.lr_grid import MAX_SPREAD, SAME_SHAPE, check_shapes, choose
 from d2a2_core.errors import CodedError
 from d2a2_core.geometry import Camera, CameraPair, Registration
 from d2a2_core.geometry.plan import REGISTRATIONS, RegistrationPlan, Route, plan_registration, rectifying_grid
+from d2a2_core.stages import stage
 
 GEOMETRIES = ("raw", "rectified")
 
@@ -149,7 +150,8 @@ class FrontEnd:
         depth = depth.masked_fill(bad, torch.nan)
         if not settings.hygiene:
             return depth, bad, torch.zeros_like(bad)
-        return depth, bad, self._find_doubtful(depth)
+        with stage("inspect"):
+            return depth, bad, self._find_doubtful(depth)
 
     def _register(self, route: Route, scale: int, clear: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Registered measurements, and the cells that are empty only because theirs were rejected."""

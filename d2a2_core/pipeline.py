@@ -7,7 +7,6 @@ instance serves one stream of frames. The live node and `d2a2 bag` run exactly t
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,8 @@ from d2a2_core.front_end import GEOMETRIES, FrontEnd, FrontEndSettings, Measured
 from d2a2_core.geometry import Camera, CameraPair, EdgeOffset
 from d2a2_core.geometry.offset_corrector import OffsetCorrector, moved
 from d2a2_core.network.sigma_head import SigmaHead
+from d2a2_core.runtime import Graph
+from d2a2_core.stages import stage
 from d2a2_core.upsampler import DepthUpsampler
 from d2a2_core.weights.sidecars import load_sigma_head
 
@@ -115,17 +116,23 @@ class DepthPipeline:
         upsampler: The network; its ``max_fill_px`` is not used here.
         settings: May be replaced between frames.
         sigma_head: Uncertainty head of the upsampler's weights, or None.
+        profiled: Whether :meth:`profile` is wanted.
     """
 
     def __init__(
-        self, upsampler: DepthUpsampler, settings: PipelineSettings | None = None, sigma_head: SigmaHead | None = None
+        self,
+        upsampler: DepthUpsampler,
+        settings: PipelineSettings | None = None,
+        sigma_head: SigmaHead | None = None,
+        profiled: bool = False,
     ) -> None:
         self.upsampler = upsampler
         self.settings = settings or PipelineSettings()
         self.sigma_head = sigma_head.to(upsampler.device) if sigma_head else None
         self.front_end = FrontEnd(upsampler.usable_scales, upsampler.device, upsampler.inspection())
-        self._graphs: dict[tuple[FrameShape, bool], Callable[..., tuple[Tensor, ...]]] = {}
-        self.offsets = OffsetCorrector()
+        self._graphs: dict[tuple[FrameShape, bool], Graph] = {}
+        self._profiled = profiled
+        self.offsets = OffsetCorrector(thinned=True)
         self._range = StableRange()
 
     @classmethod
@@ -162,6 +169,10 @@ class DepthPipeline:
         self._range.reset()
         self.offsets.reset()
 
+    def profile(self) -> dict[str, float]:
+        """Seconds of the last frame's graph by its parts, see :meth:`d2a2_core.runtime.Graph.profile`."""
+        return next(reversed(self._graphs.values())).profile() if self._graphs else {}
+
     def state(self) -> dict[str, Any]:
         """Returns what one frame hands on to the next that matters to its result, fit for JSON."""
         return {"range": self._range.state()}
@@ -181,14 +192,17 @@ class DepthPipeline:
             RegistrationError: Depth has to be registered, but something for it is missing.
             ValueError: Sizes or calibrations that cannot be; see :func:`d2a2_core.depth.lr_grid.choose_scale`.
         """
-        settings, measured = self.settings, self.front_end.prepare(pair, self.settings)
+        settings = self.settings
+        with stage("register"):
+            measured = self.front_end.prepare(pair, settings)
         # Where depth lies is what was measured, so colour is moved to it, and the results move with colour back.
         offset = self.offsets.offset(measured.color.shape, settings.color_offset, settings.correct_offset)
         guide = moved(measured.color, (-offset[0], -offset[1]), None)
         result = self._upsample(guide, measured, sigma)
         if settings.watchdog:
-            lr = measured.lr[0, 0].cpu().numpy()
-            self.offsets.watch(guide, lr, measured.scale, offset, settings.correct_offset)
+            with stage("watch"):
+                lr = measured.lr[0, 0].cpu().numpy()
+                self.offsets.watch(guide, lr, measured.scale, offset, settings.correct_offset)
         if offset == (0, 0):
             return result
         return replace(
@@ -209,9 +223,10 @@ class DepthPipeline:
         limits = torch.tensor([depth_range.lo.item(), depth_range.span.item(), *bounds], device=device)
         # A copy: views of messages are read-only, may be reversed in memory, and torch accepts neither.
         image = torch.from_numpy(np.array(color, order="C"))[None].to(device)
-        depth, provenance, largest, *sigma = graph(
-            image, lr, measured.trusted, measured.known, measured.removed, limits
-        )
+        with stage("graph"):
+            depth, provenance, largest, *sigma = graph(
+                image, lr, measured.trusted, measured.known, measured.removed, limits
+            )
         residual = largest.item()
         return PipelineResult(
             depth=_array(depth),
@@ -227,7 +242,7 @@ class DepthPipeline:
             doubts=measured.doubts,
         )
 
-    def _graph(self, measured: Measured, head: SigmaHead | None) -> Callable[..., tuple[Tensor, ...]]:
+    def _graph(self, measured: Measured, head: SigmaHead | None) -> Graph:
         """The graph for frames of this shape; the newest few are kept."""
         shape = FrameShape(
             size=measured.color.shape[:2],
@@ -239,7 +254,7 @@ class DepthPipeline:
             views=self.upsampler.ensemble,
         )
         key = shape, head is not None
-        graph = self._graphs.pop(key, None) or self.upsampler.graph(shape, head)
+        graph = self._graphs.pop(key, None) or self.upsampler.graph(shape, head, self._profiled)
         self._graphs[key] = graph
         while len(self._graphs) > _KEPT_GRAPHS:
             del self._graphs[next(iter(self._graphs))]

@@ -24,6 +24,7 @@ from d2a2_core.messages.encodings import metres_per_count
 from d2a2_core.messages.image_view import ImageView, image_view
 from d2a2_core.messages.pair_reader import ImageReader, PairReader
 from d2a2_core.pipeline import PipelineResult, PipelineSettings
+from d2a2_core.stages import stage
 
 OUTPUT_ENCODINGS = ("32FC1", "16UC1")
 STAMP_SOURCES = ("color", "depth")
@@ -162,8 +163,10 @@ class StreamResult:
         if result.camera is not None and wanted("points"):
             stride = options.cloud_stride
             depth = only(options.points_provenance, result.depth, result.provenance)
-            points = back_project(depth, result.camera, stride)
-            yield "points", pack_cloud(points, result.color[::stride, ::stride], result.provenance[::stride, ::stride])
+            with stage("cloud"):
+                points = back_project(depth, result.camera, stride)
+                cloud = pack_cloud(points, result.color[::stride, ::stride], result.provenance[::stride, ::stride])
+            yield "points", cloud
 
 
 class Stream:
@@ -221,7 +224,8 @@ class Stream:
         stamp = stamp_ns((pair.depth if options.stamp_source == "depth" else pair.color).header)
         if self.last_stamp is not None and stamp <= self.last_stamp:
             raise CodedError("stale", "dropped a pair whose stamp is not after the last published one")
-        color, depth = self._reader.read(pair.color, pair.depth, options.depth_unit)
+        with stage("read"):
+            color, depth = self._reader.read(pair.color, pair.depth, options.depth_unit)
         self._found = []
         try:
             return self._compute(pair, color, depth, stamp, options, sigma)

@@ -19,7 +19,7 @@ from d2a2_core.depth.validity import check_images
 from d2a2_core.frame_graph import FrameGraph, FrameShape, Inspection, Prediction
 from d2a2_core.network import check_views
 from d2a2_core.network.sigma_head import SigmaHead
-from d2a2_core.runtime import Runtime, choose_runtime, open_runtime
+from d2a2_core.runtime import Graph, Runtime, choose_runtime, open_runtime
 
 
 @dataclass(frozen=True)
@@ -195,10 +195,10 @@ class DepthUpsampler:
         prediction = Prediction(self._runtime, self.ensemble)
         return prediction.predict(guide, lr, scale, depth_range or valid_range(lr), trust)
 
-    def graph(self, shape: FrameShape, sigma_head: SigmaHead | None = None) -> Callable[..., tuple[Tensor, ...]]:
+    def graph(self, shape: FrameShape, sigma_head: SigmaHead | None = None, profiled: bool = False) -> Graph:
         """What computes whole frames of a shape with this network: :meth:`FrameGraph.forward`, by the runtime."""
         takes_trust = self._runtime.takes_trust
-        return self._runtime.whole(lambda network: FrameGraph(network, takes_trust, shape, sigma_head))
+        return self._runtime.whole(lambda network: FrameGraph(network, takes_trust, shape, sigma_head), profiled)
 
     def inspection(self) -> Callable[[Tensor], Tensor]:
         """:class:`Inspection`, by the runtime."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections import Counter
 from collections.abc import Iterable
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from d2a2_core.commands.options import add_network_options, add_overwrite, add_registration, add_size, parse_size
-from d2a2_core.files import check_outputs, is_our_png, write_png
+from d2a2_core.commands.options import add_network_options, add_overwrite, add_registration, parse_size
+from d2a2_core.files import check_outputs, has_mark, is_our_png, replacing, write_png
 
 if TYPE_CHECKING:
     from d2a2_core.recording import Frame
@@ -176,10 +177,13 @@ def _offset(o: argparse.Namespace) -> None:
 
 
 def _benchmark_options(p: argparse.ArgumentParser) -> None:
-    add_size(p)
+    p.add_argument("--size", default="640x480", help="of the colour image, WIDTHxHEIGHT; several with commas")
     p.add_argument("--ratio", type=float, default=4.0, help="colour size / depth size")
-    p.add_argument("--frames", type=int, default=10)
+    p.add_argument("--frames", type=int, default=30, help="that count, of each network at each size")
     p.add_argument("--threads", type=int, default=0, help="CPU threads (0: torch's default)")
+    p.add_argument("--no-sigma", action="store_true", help="without the uncertainty")
+    p.add_argument("--cloud", action="store_true", help="with the point cloud")
+    p.add_argument("--json", type=Path, help="write the figures to this file, too")
     p.add_argument(
         "--training",
         metavar="MODEL",
@@ -188,21 +192,46 @@ def _benchmark_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--crop", type=int, default=256, help="with --training")
     p.add_argument("--batch-size", type=int, default=4, help="with --training")
     add_network_options(p, "auto")
+    add_overwrite(p)
 
 
 def _benchmark(o: argparse.Namespace) -> None:
-    from d2a2_core.evaluation.speed import benchmark_training, benchmark_upsampler
+    import torch
 
     if o.training:
+        from d2a2_core.evaluation.speed import benchmark_training
+
         precision = "float32" if o.precision == "auto" else o.precision
         model = yaml.safe_load(o.training)
         print(benchmark_training(model, o.crop, o.batch_size, o.frames, o.device, precision))
         return
-    print(
-        benchmark_upsampler(
-            o.weights, parse_size(o.size), o.ratio, o.frames, o.device, o.precision, o.threads, o.ensemble, o.runtime
-        )
+    from d2a2_core.evaluation.frame_speed import as_json, measure_frames, table
+
+    check_outputs([o.json] if o.json else [], _is_benchmark, overwrite=o.overwrite)
+    if o.threads:
+        torch.set_num_threads(o.threads)
+    sizes = [parse_size(text) for text in o.size.split(",")]
+    times = measure_frames(
+        o.weights.split(","),
+        sizes,
+        o.ratio,
+        o.frames,
+        o.device,
+        o.precision,
+        o.runtime,
+        o.ensemble,
+        not o.no_sigma,
+        o.cloud,
     )
+    print(table(times))
+    if o.json:
+        with replacing(o.json) as partial:
+            partial.write_text(json.dumps(as_json(times), indent=1) + "\n")
+        print(f"written: {o.json}")
+
+
+def _is_benchmark(path: Path) -> bool:
+    return has_mark(path, b'"beside_network"', within=-1)
 
 
 COMMANDS = {

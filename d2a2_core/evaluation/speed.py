@@ -1,4 +1,4 @@
-"""How long a frame takes and how much memory: warm-up, synchronisation, median and 95th percentile."""
+"""How long a step of training takes, and how much memory."""
 
 from __future__ import annotations
 
@@ -8,57 +8,10 @@ import time
 import numpy as np
 import torch
 
+from d2a2_core.evaluation.frame_speed import device_name
 from d2a2_core.network import build_model
 from d2a2_core.runtime import resolve_device
 from d2a2_core.training.losses import reconstruction_loss
-from d2a2_core.upsampler import DepthUpsampler
-
-
-def benchmark_upsampler(
-    weights: str,
-    size: tuple[int, int],
-    ratio: float,
-    frames: int = 10,
-    device: str = "auto",
-    precision: str = "auto",
-    threads: int = 0,
-    ensemble: int = 1,
-    runtime: str = "auto",
-) -> str:
-    """Times :meth:`DepthUpsampler.upsample` on random pairs, arrays in and arrays out.
-
-    Args:
-        size: (H, W) of the colour image.
-        ratio: H / h, at least 1.
-        frames: timed runs, after two that are not.
-        threads: of torch on the CPU; 0 leaves its default.
-        ensemble, runtime: see :meth:`DepthUpsampler.from_pretrained`.
-
-    Returns:
-        A table: device, scale, median and p95 in ms, frames per second, peak memory.
-    """
-    if threads:
-        torch.set_num_threads(threads)
-    upsampler = DepthUpsampler.from_pretrained(weights, device, precision, ensemble=ensemble, runtime=runtime)
-    rng = np.random.default_rng(0)
-    color = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
-    depth = rng.uniform(1, 3, tuple(max(1, round(v / ratio)) for v in size)).astype(np.float32)
-    depth[rng.random(depth.shape) < 0.05] = np.nan
-    if upsampler.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(upsampler.device)
-    seconds = []
-    for _ in range(frames + 2):
-        started = time.perf_counter()
-        scale = upsampler.upsample(color, depth).scale  # arrays come back, so a GPU has finished
-        seconds.append(time.perf_counter() - started)
-    median, high = np.percentile(seconds[2:], (50, 95))
-    rows = {
-        "device": f"{_device_name(upsampler.device)} ({upsampler.precision}, {upsampler.runtime})",
-        "colour / depth": f"{size[1]}x{size[0]} / {depth.shape[1]}x{depth.shape[0]} (x{scale})",
-        "median / p95 [ms]": f"{1000 * median:.1f} / {1000 * high:.1f}",
-        "frames per second": f"{1 / median:.2f}",
-    }
-    return _table(rows | _memory(upsampler.device))
 
 
 def benchmark_training(
@@ -105,17 +58,12 @@ def benchmark_training(
         torch.backends.cudnn.allow_tf32 = before[1]
     median = float(np.median(seconds[1:]))
     rows = {
-        "device": f"{_device_name(target)} ({precision})",
+        "device": f"{device_name(target)} ({precision})",
         "training step": f"{model['model']}, x{scale}, batch {batch_size}, crop {crop}",
         "seconds per step": f"{median:.3f}",
         "images per second": f"{batch_size / median:.2f}",
     }
     return _table(rows | _memory(target))
-
-
-def _device_name(device: torch.device) -> str:
-    cuda = device.type == "cuda"
-    return torch.cuda.get_device_name(device) if cuda else f"CPU, {torch.get_num_threads()} threads"
 
 
 def _memory(device: torch.device) -> dict[str, str]:

@@ -25,9 +25,11 @@ class OffsetCorrector:
 
     Args:
         watchdog: Measures the offset; its ``max_shift`` bounds what is corrected.
+        thinned: Whether, after some frames, only every few are shown to the watchdog.
     """
 
-    def __init__(self, watchdog: EdgeOffset | None = None) -> None:
+    def __init__(self, watchdog: EdgeOffset | None = None, thinned: bool = False) -> None:
+        self._thinned = thinned
         self.watchdog = watchdog or EdgeOffset()
         self._lock = threading.Lock()
         self.reset()
@@ -72,7 +74,7 @@ class OffsetCorrector:
                 self.watchdog.reset()
                 self._watched, self._watched_offset, self._shown = 0, offset, 0
             self._shown += 1
-            if self._shown > _AT_FIRST and self._shown % _THEN_EVERY:
+            if self._thinned and self._shown > _AT_FIRST and self._shown % _THEN_EVERY:
                 return
             self.watchdog.update(color[: rows * scale, : cols * scale], lr[:rows, :cols])
             if correct:

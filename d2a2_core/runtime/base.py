@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
@@ -10,6 +11,49 @@ from torch import Tensor, nn
 
 from d2a2_core.network import takes_trust
 from d2a2_core.runtime.int8 import Int8Ranges
+
+GraphMaker = Callable[[Callable[..., Tensor]], nn.Module]
+
+
+class Graph(ABC):
+    """Computes a module that contains a network; see :meth:`Runtime.whole`."""
+
+    @abstractmethod
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The module's outputs."""
+
+    @abstractmethod
+    def profile(self) -> dict[str, float]:
+        """Seconds of the last call by the names of the module's parts, "" for the rest; empty unless it is profiled."""
+
+
+class EagerGraph(Graph):
+    """Runs a module as it is, step by step."""
+
+    def __init__(self, module: nn.Module, profiled: bool) -> None:
+        self._module, self._profiled = module, profiled
+        self._parts: dict[str, float] = {}
+        for name, part in module.named_children() if profiled else ():
+            part.register_forward_pre_hook(lambda *_, name=name: self._count(name, -time.perf_counter()))
+            part.register_forward_hook(lambda *_, name=name: self._count(name, time.perf_counter()))
+
+    def _count(self, name: str, seconds: float) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self._parts[name] = self._parts.get(name, 0.0) + seconds
+
+    @torch.inference_mode()
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """See :meth:`Graph.__call__`."""
+        self._parts, started = {}, time.perf_counter()
+        outputs = self._module(*inputs)
+        if self._profiled:
+            self._count("", time.perf_counter() - started - sum(self._parts.values()))
+        return outputs if isinstance(outputs, tuple) else (outputs,)
+
+    def profile(self) -> dict[str, float]:
+        """See :meth:`Graph.profile`."""
+        return dict(self._parts)
 
 
 class Runtime(ABC):
@@ -46,20 +90,14 @@ class Runtime(ABC):
             RuntimeError: The runtime fails.
         """
 
-    def whole(self, make: Callable[[Callable[..., Tensor]], nn.Module]) -> Callable[..., tuple[Tensor, ...]]:
+    def whole(self, make: GraphMaker, profiled: bool = False) -> Graph:
         """What computes a graph around the network.
 
         Args:
             make: Builds the graph around what it is given, the network or what computes it.
+            profiled: Whether :meth:`Graph.profile` is wanted; it costs a little time.
         """
-        graph = make(self).to(self.device).eval()
-
-        def run(*inputs: Tensor) -> tuple[Tensor, ...]:
-            with torch.inference_mode():
-                outputs = graph(*inputs)
-            return outputs if isinstance(outputs, tuple) else (outputs,)
-
-        return run
+        return EagerGraph(make(self).to(self.device).eval(), profiled)
 
 
 class ModelRuntime(Runtime):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from d2a2_core.runtime.base import Runtime
+from d2a2_core.runtime.base import Graph, GraphMaker, Runtime
 
 
 class FallbackRuntime(Runtime):
@@ -21,24 +21,12 @@ class FallbackRuntime(Runtime):
         self._reserve = reserve
         self._use(preferred)
 
-    def whole(self, make: Callable[[Callable[..., Tensor]], nn.Module]) -> Callable[..., tuple[Tensor, ...]]:
+    def whole(self, make: GraphMaker, profiled: bool = False) -> Graph:
         """See :meth:`Runtime.whole`."""
-        runs = {runtime: runtime.whole(make) for runtime in (self._current,)}
+        return _FallbackGraph(self, lambda: self._current.whole(make, profiled))
 
-        def run(*inputs: Tensor) -> tuple[Tensor, ...]:
-            if not self.problem:
-                try:
-                    return runs[self._current](*inputs)
-                except Exception as error:  # each package has its own kinds of errors
-                    self._give_up(error)
-            if self._current not in runs:
-                runs.clear()
-                runs[self._current] = self._current.whole(make)
-            return runs[self._current](*inputs)
-
-        return run
-
-    def _give_up(self, error: Exception) -> None:
+    def give_up(self, error: Exception) -> None:
+        """The reserve takes over, because of an error."""
         cause = error.__cause__ or error
         self.problem = f"{self.name} cannot run this network ({type(cause).__name__}: {cause})"
         self._use(self._reserve)
@@ -55,5 +43,26 @@ class FallbackRuntime(Runtime):
             try:
                 return self._current(guide, lr, trust)
             except Exception as error:  # see above
-                self._give_up(error)
+                self.give_up(error)
         return self._current(guide, lr, trust)
+
+
+class _FallbackGraph(Graph):
+    """A graph by the runtime that computes now."""
+
+    def __init__(self, runtime: FallbackRuntime, make: Callable[[], Graph]) -> None:
+        self._runtime, self._make = runtime, make
+        self._graph, self._problem = make(), runtime.problem
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        if not self._runtime.problem:
+            try:
+                return self._graph(*inputs)
+            except Exception as error:  # see above
+                self._runtime.give_up(error)
+        if self._problem != self._runtime.problem:
+            self._graph, self._problem = self._make(), self._runtime.problem
+        return self._graph(*inputs)
+
+    def profile(self) -> dict[str, float]:
+        return self._graph.profile()

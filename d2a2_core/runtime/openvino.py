@@ -6,7 +6,6 @@ import importlib.util
 import sys
 import time
 import warnings
-from collections.abc import Callable
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from d2a2_core.runtime import compiled_cache as cache
-from d2a2_core.runtime.base import ModelRuntime
+from d2a2_core.runtime.base import Graph, GraphMaker, ModelRuntime
 from d2a2_core.runtime.int8 import LEVELS, WEIGHT_LEVELS, Int8Ranges, weight_room
 
 _KEPT = 8  # compiled networks: of four views at two scales
@@ -40,9 +39,6 @@ class OpenVinoRuntime(ModelRuntime):
         int8: Ranges of the convolutions that are computed in integers; None: all in float32.
         most_compiled: How often something may be compiled; one time more is a failure. None: any number.
 
-    Attributes:
-        profiled: Whether what is compiled from now on measures its parts, see ``profile`` of what :meth:`whole` returns.
-
     Raises:
         ImportError: openvino is not installed.
     """
@@ -55,8 +51,7 @@ class OpenVinoRuntime(ModelRuntime):
         super().__init__(model, "cpu", "float32" if int8 is None else "int8")
         self._int8 = int8
         self._most = self._left = most_compiled
-        self.profiled = False
-        self._network = _Compiled(self, model)
+        self._network = _Compiled(self, model, False)
 
     @classmethod
     def installed(cls) -> bool:
@@ -103,9 +98,9 @@ class OpenVinoRuntime(ModelRuntime):
         inputs = (guide, lr) if trust is None else (guide, lr, trust)
         return self._network(*(x.float() for x in inputs))[0]
 
-    def whole(self, make: Callable[[Callable[..., Tensor]], nn.Module]) -> Callable[..., tuple[Tensor, ...]]:
+    def whole(self, make: GraphMaker, profiled: bool = False) -> Graph:
         """See :meth:`Runtime.whole`: all of the graph is compiled."""
-        return _Compiled(self, make(self.model).eval())
+        return _Compiled(self, make(self.model).eval(), profiled)
 
     def _count(self) -> None:
         """One compilation more, where another runtime can go on if there are too many."""
@@ -126,11 +121,11 @@ class OpenVinoRuntime(ModelRuntime):
         return {f"{prefix}.{name}" if prefix else name: ends for name, ends in self._int8.of(scale).items()}
 
 
-class _Compiled:
+class _Compiled(Graph):
     """A module, compiled for each set of sizes of its inputs; those used last are kept."""
 
-    def __init__(self, runtime: OpenVinoRuntime, module: nn.Module) -> None:
-        self._runtime, self._module = runtime, module
+    def __init__(self, runtime: OpenVinoRuntime, module: nn.Module, profiled: bool) -> None:
+        self._runtime, self._module, self._profiled = runtime, module, profiled
         self._by_sizes: dict[tuple[tuple[int, ...], ...], Any] = {}
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -145,11 +140,10 @@ class _Compiled:
             ) from error
 
     def profile(self) -> dict[str, float]:
-        """Seconds of the last call by the names of the module's parts, "" for the rest; all 0 unless the runtime was profiled."""
         seconds: dict[str, float] = {}
-        for node in next(reversed(self._by_sizes.values())).get_profiling_info():
-            scope = node.node_name.removeprefix("__module.").split("/")[0] if "__module." in node.node_name[:9] else ""
-            part = scope.split(".")[0]
+        for node in next(reversed(self._by_sizes.values())).get_profiling_info() if self._profiled else ():
+            inside = node.node_name.startswith("__module.")
+            part = node.node_name.removeprefix("__module.").split("/")[0].split(".")[0] if inside else ""
             seconds[part] = seconds.get(part, 0.0) + node.real_time.total_seconds()
         return seconds
 
@@ -159,7 +153,7 @@ class _Compiled:
         if request is None:
             self._runtime._count()
             ranges = self._runtime.ranges(self._module, inputs)
-            request = _load_or_compile(self._module, inputs, ranges, self._runtime.profiled)
+            request = _load_or_compile(self._module, inputs, ranges, self._profiled)
             while len(self._by_sizes) >= _KEPT:
                 # The one that has not been used for longest.
                 del self._by_sizes[next(iter(self._by_sizes))]

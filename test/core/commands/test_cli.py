@@ -241,21 +241,40 @@ def test_mistakes_are_said_in_one_line(tmp_path, monkeypatch, capsys, arguments,
     assert len(error.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-    "extra",
-    [
-        [],
-        ["--ensemble", "2", "--runtime", "torch"],
-        ["--training", "{model: d2a2-lite, channels: 8, blocks: 1}", "--crop", "32"],
-    ],
-)
 @pytest.mark.slow
-def test_benchmark_measures_and_tabulates(tiny, capsys, extra):
-    arguments = ["benchmark", "--size", "64x48", "--frames", "2", "--weights", str(tiny), "--device", "cpu"]
-    assert main([*arguments, *extra]) == 0
+def test_benchmark_of_training_tabulates(capsys):
+    model = "{model: d2a2-lite, channels: 8, blocks: 1}"
+    assert main(["benchmark", "--training", model, "--crop", "32", "--frames", "2", "--device", "cpu"]) == 0
     out = capsys.readouterr().out
     assert float(out.split("per second")[1].split()[0]) > 0
     assert "peak process memory" in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["torch", "auto"])
+def test_benchmark_measures_every_stage_of_several_networks_and_sizes(tiny, tmp_path, capsys, runtime):
+    file = tmp_path / "speed.json"
+    arguments = ["benchmark", "--size", "64x48,96x64", "--frames", "2", "--weights", f"{tiny},{tiny}", "--device", "cpu"]
+    assert main([*arguments, "--runtime", runtime, "--cloud", "--json", str(file)]) == 0
+    out, rows = capsys.readouterr().out, json.loads(file.read_text())
+    assert [row["size"] for row in rows] == ["64x48", "64x48", "96x64", "96x64"]
+    for row in rows:
+        stages = row["stages"]
+        assert {"read", "register", "inspect", "fill", "network", "consistency", "provenance", "cloud"} <= set(stages)
+        assert all(stage in out for stage in stages)
+        assert row["first_frame"] > 0
+        assert row["p99"] >= row["p50"] > stages["network"]["p50"] > 0
+        assert row["device"].split("(")[0].strip() in out
+    assert main([*arguments, "--runtime", "torch", "--json", str(file)]) == 0  # its own file may be replaced
+    file.write_text("mine")
+    assert main([*arguments, "--runtime", "torch", "--json", str(file)]) == 2
+
+
+@pytest.mark.slow
+def test_benchmark_refuses_what_it_cannot_measure(tiny, capsys):
+    for extra, said in ((["--frames", "0"], "at least 1 frame"), (["--size", "64"], "WIDTHxHEIGHT")):
+        assert main(["benchmark", "--weights", str(tiny), *extra]) == 2
+        assert said in capsys.readouterr().err
 
 
 def imported_by(arguments):
