@@ -1,6 +1,7 @@
 """The command line, as a user calls it: results on real formats, and one clear line for every mistake."""
 
 import csv
+import json
 import re
 import runpy
 import subprocess
