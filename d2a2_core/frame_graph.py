@@ -105,6 +105,18 @@ class Sigma(nn.Module):
         return self.head.predict(guide, lr, depth)
 
 
+class Called(nn.Module):
+    """A part of a module that is any callable."""
+
+    def __init__(self, function: Network) -> None:
+        super().__init__()
+        self._function = function
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """What the function gives."""
+        return self._function(*inputs)
+
+
 class Prediction(nn.Module):
     """The network and what it is given: holes filled, depth normalised; brought back to metres.
 
@@ -115,7 +127,8 @@ class Prediction(nn.Module):
 
     def __init__(self, network: Network, views: int = 1) -> None:
         super().__init__()
-        self.network, self.views = network, views
+        self.network = network if isinstance(network, nn.Module) else Called(network)
+        self.views = views
         self.filling = Filling()
 
     def predict(self, guide: Tensor, lr: Tensor, scale: int, depth_range: DepthRange, trust: Tensor | None) -> Tensor:
