@@ -50,7 +50,8 @@ class AdaptiveEngine:
         choose: Callable[[CameraPair, AdaptiveEngine], str] | None = None,
     ) -> None:
         self._load, self._choose, self._many = load, choose, choose is not None
-        self.weights, self.problems = tuple(weights), {}
+        self.weights = tuple(weights)
+        self.problems: dict[str, str] = {}
         self._made: dict[str, DepthPipeline] = {}
         self._sigma, self._halved = True, False
         self._half_offsets = OffsetCorrector()
@@ -107,8 +108,8 @@ class AdaptiveEngine:
     def process(self, pair: CameraPair, sigma: bool = True) -> PipelineResult:
         """Computes one pair; see :meth:`DepthPipeline.process`.
 
-        A level may leave out sigma, or halve the colour image: only of a pair with a colour camera, since nothing else would say
-        so to who gets the results.
+        A level may leave out sigma, or halve the colour image. The latter only with a colour camera, which tells receivers the
+        size of the results, and only where colour is at least as large as depth: a pair must stay usable.
         """
         if self._choose is not None:
             # Again with the next pair, should this one be unusable.
@@ -116,7 +117,7 @@ class AdaptiveEngine:
             self._choose, self._wanted = None, self.current
         if self.changing:
             self._prepare(pair)
-        if not (self._halved and pair.color_camera and min(pair.color.shape[:2]) > 1):
+        if not (self._halved and _can_halve(pair)):
             self.pipeline.offsets = self._offsets
             return self.pipeline.process(pair, sigma and self._sigma)
         settings = self.settings
@@ -196,6 +197,11 @@ class AdaptiveEngine:
     def _give_up(self, name: str, error: Exception) -> None:
         self.problems = self.problems | {name: str(error)}
         self.weights = tuple(other for other in self.weights if other != name)
+
+
+def _can_halve(pair: CameraPair) -> bool:
+    sizes = zip(pair.color.shape[:2], pair.depth.shape, strict=True)
+    return pair.color_camera is not None and all(length >= max(other, 2) for length, other in sizes)
 
 
 def halved(pair: CameraPair) -> CameraPair:

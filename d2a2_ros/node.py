@@ -204,10 +204,9 @@ class UpsampleNode(GuardedNode):
             self._skip(error)
             return
         self._figures = describe(result.result)
-        if self.upsampler.runtime_problem != self._runtime_problem:
-            self._runtime_problem = self.upsampler.runtime_problem
-            if self._runtime_problem:
-                self.report("runtime", f"{self._runtime_problem}; PyTorch goes on")
+        before, self._runtime_problem = self._runtime_problem, self.upsampler.runtime_problem
+        if self._runtime_problem not in ("", before):
+            self.report("runtime", f"{self._runtime_problem}; PyTorch goes on")
         # The publishers may be gone.
         if self._worker.stopped:
             return
@@ -309,8 +308,8 @@ class UpsampleNode(GuardedNode):
         self._look_at_memory()
         frozen, late, loss = self._pairing.frozen(), self._pairing.late(), self._loss()
         silence = self._silence.problem(self.statistics, self._pairing.apart(), self._worker.busy)
-        slow = self.budget.problem()
-        room, infos = self._memory.problem() if self._memory else None, self._infos_elsewhere()
+        slow, infos = self.budget.problem(), self._infos_elsewhere()
+        room = self._memory.problem() if self._memory else None
         for problem in filter(None, (frozen, late, silence, loss, drift, infos, room, slow)):
             self.report(problem.code, problem.message)
         of = self.upsampler

@@ -165,10 +165,15 @@ def test_registered_depth_is_still_registered_at_half_the_resolution():
     assert np.abs(half.depth - whole.depth[::2, ::2])[both].max() < 0.05
 
 
-def test_without_a_colour_camera_nothing_is_halved():
+def test_pairs_that_would_become_unusable_are_not_halved():
+    """Without a camera nothing tells the size; depth may be four times as large as colour, but no more."""
     engine = engine_of({"a": Slow()})
     engine.apply(Level("a", halved=True))
     assert engine.process(pair(color_camera=None)).depth.shape == (64, 96)
+    large = {"depth": np.ones((256, 384), np.float32), "depth_camera": CAMERA.resized(384, 256)}
+    assert engine.process(pair(**large)).depth.shape == (64, 96)
+    same = {"depth": np.ones((64, 96), np.float32), "depth_camera": CAMERA}
+    assert engine.process(pair(**same)).depth.shape == (32, 48)
 
 
 def test_odd_sizes_are_halved_with_their_camera():
