@@ -24,6 +24,7 @@ from d2a2_core.weights import RANKED, resolve_weights, sha256
 AUTO = "auto"
 FRAME_S = 0.1  # 10 Hz: what auto's weights must hold on a CPU
 _FRAMES = 3  # measured ones, after one that compiles; the fastest counts
+_ENOUGH_S = 1.0  # seconds of them after which no further one is measured
 _MOST_S = 4.0  # seconds after which no further weights are measured
 # A network with n times the multiply-adds takes at least this much of n times a frame's time, since the rest costs the same.
 _LEAST = 0.6
@@ -115,12 +116,13 @@ def measure(pipeline: DepthPipeline, pair: CameraPair) -> float:
     state, settings = pipeline.state(), pipeline.settings
     try:
         pipeline.settings = without_watchdog(settings)
-        times = []
-        for _ in range(1 + _FRAMES):
+        pipeline.process(pair)
+        times: list[float] = []
+        while len(times) < _FRAMES and sum(times) < _ENOUGH_S:
             begun = time.perf_counter()
             pipeline.process(pair)
             times.append(time.perf_counter() - begun)
-        return min(times[1:])
+        return min(times)
     finally:
         pipeline.settings = settings
         pipeline.restore(state)
