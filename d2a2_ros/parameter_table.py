@@ -24,7 +24,8 @@ SPECS = (
         "less accurate; d2a2-lite: for noise-free depth), auto (on a CPU the most accurate sensor weights that hold "
         "10 Hz, on a GPU the most accurate ones), or path of a .safetensors or .onnx file.",
         details="auto measures on the first pair, for a few seconds, and remembers the times in `~/.cache/d2a2` (`$D2A2_CACHE`; "
-        "`off`: nowhere), a busy machine's too: remove `weights.json` there to measure anew. An .onnx file is one that `d2a2 export` wrote for just these image sizes.",
+        "`off`: nowhere), a busy machine's too: remove `weights.json` there to measure anew. "
+        "An .onnx file is one that `d2a2 export` wrote for just these image sizes.",
     ),
     Spec("device", "auto", "Where the network runs: auto (the GPU where there is one), cpu, cuda, cuda:1, ..."),
     Spec(
