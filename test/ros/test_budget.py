@@ -21,7 +21,7 @@ from d2a2_ros.cameras import info_from_camera
 
 from .conftest import image, stamped
 
-DEPTH, INFO, SIGMA = (f"depth_upsampled/{name}" for name in ("image_raw", "camera_info", "sigma"))
+DEPTH, INFO = (f"depth_upsampled/{name}" for name in ("image_raw", "camera_info"))
 CAMERA = Camera(64, 48, 60.0, 60.0, 31.5, 23.5)
 
 
@@ -148,9 +148,8 @@ def test_auto_measures_on_the_first_pair(bench, ranked):
     b.wait_for(DEPTH, 2)
 
 
-def test_a_level_without_sigma_publishes_none_and_thins_the_cloud(bench, simple_weights):
+def test_a_level_multiplies_the_stride_of_the_cloud(bench, simple_weights):
     b = start(bench, simple_weights, latency_budget_ms=5000.0, cloud_stride=3)
-    b.listen(SIGMA, Image)
     send(b)
     b.wait_for(DEPTH)
     b.wait(lambda: b.node.budget._control is not None)
