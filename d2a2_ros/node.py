@@ -23,7 +23,9 @@ from d2a2_core.geometry import Extrinsics
 from d2a2_core.messages.pair_reader import WORDS
 from d2a2_core.pipeline import DepthPipeline, describe
 from d2a2_core.stream import PairMessages, Pixels, Stream, StreamOptions, StreamResult, Topics
+from d2a2_core.upsampler import DepthUpsampler
 from d2a2_ros import shared_memory
+from d2a2_ros.budget import Budget, engine_of
 from d2a2_ros.checks import image_problem, info_problem
 from d2a2_ros.clouds import cloud_message
 from d2a2_ros.diagnostics import Problem, Reporter, Statistics, diagnostic_array, drift_report
@@ -70,22 +72,14 @@ class UpsampleNode(GuardedNode):
         self.settings = NodeParameters(self)
         if self.settings.threads:
             torch.set_num_threads(self.settings.threads)
-        self.pipeline = DepthPipeline.from_pretrained(
-            self.settings.weights,
-            self.settings.device,
-            self.settings.precision,
-            self.settings.pipeline(),
-            scale=self.settings.scale,
-            ensemble=self.settings.ensemble,
-            runtime=self.settings.runtime,
-        )
-        self.upsampler = self.pipeline.upsampler
+        self.reporter = Reporter(self.get_logger())
+        self.engine = engine_of(self.settings, self.inform)
+        self.budget = Budget(self.engine, self.settings.weights, self.inform, self.report)
         self.transforms = ExtrinsicsSource(self, self.settings.extrinsics, self.settings.tf_timeout)
         self.statistics = Statistics()
-        self.reporter = Reporter(self.get_logger())
         self._infos: dict[str, CameraInfo] = {}
         self._infos_awaited = False
-        self._runtime = self.upsampler.runtime
+        self._runtime_problem = ""
         self._epoch, self._stream_epoch, self._ticks = 0, 0, 0
         self._memory: shared_memory.SharedMemory | None = None
         self._figures: dict[str, str] = {}
@@ -93,7 +87,7 @@ class UpsampleNode(GuardedNode):
         self._worker = LatestWorker(self._process, self._on_error)
         self._create_subscriptions()
         color, depth = self._color.sub.topic_name, self._depth.sub.topic_name
-        self.stream = Stream(self.pipeline, self, Topics(color, depth, self.resolve_topic_name("color/camera_info")))
+        self.stream = Stream(self.engine, self, Topics(color, depth, self.resolve_topic_name("color/camera_info")))
         # Not the node's clock: with use_sim_time and no /clock that stands still, and this is what tells so.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0, self._on_timer, clock=steady)
@@ -106,6 +100,16 @@ class UpsampleNode(GuardedNode):
             f"weights '{self.settings.weights}' for scales {list(self.upsampler.scales)} on {self.upsampler.device} "
             f"({self.upsampler.precision}, {self.upsampler.runtime}); waiting for {color} and {depth}"
         )
+
+    @property
+    def pipeline(self) -> DepthPipeline:
+        """What computes now."""
+        return self.engine.pipeline
+
+    @property
+    def upsampler(self) -> DepthUpsampler:
+        """The network that computes now."""
+        return self.engine.pipeline.upsampler
 
     @property
     def busy(self) -> bool:
@@ -194,15 +198,15 @@ class UpsampleNode(GuardedNode):
         pair = self._with_infos(job.pair)
         self.upsampler.ensemble = self.settings.ensemble
         try:
-            self.pipeline.settings, options = self.settings.pipeline(), self.settings.stream()
+            self.engine.settings, options = self.settings.pipeline(), self.budget.options(self.settings.stream())
             result = self.stream.process(pair, options, self._wanted("sigma"))
         except ValueError as error:
             self._skip(error)
             return
         self._figures = describe(result.result)
-        if self.upsampler.runtime != self._runtime:
-            self._runtime = self.upsampler.runtime
-            self.report("runtime", f"{self.upsampler.runtime_problem}; PyTorch goes on")
+        before, self._runtime_problem = self._runtime_problem, self.upsampler.runtime_problem
+        if self._runtime_problem not in ("", before):
+            self.report("runtime", f"{self._runtime_problem}; PyTorch goes on")
         # The publishers may be gone.
         if self._worker.stopped:
             return
@@ -213,6 +217,7 @@ class UpsampleNode(GuardedNode):
         self._publish(result, options)
         age = (self.get_clock().now().nanoseconds - result.stamp_ns) * 1e-9
         self.statistics.published(time.monotonic() - started, age)
+        self.budget.published(age, self.settings.latency_budget_ms)
 
     def _with_infos(self, pair: PairMessages) -> PairMessages:
         """The pair with the camera infos that it lacks, should they have come. Waits a moment for published ones, once.
@@ -303,15 +308,12 @@ class UpsampleNode(GuardedNode):
         self._look_at_memory()
         frozen, late, loss = self._pairing.frozen(), self._pairing.late(), self._loss()
         silence = self._silence.problem(self.statistics, self._pairing.apart(), self._worker.busy)
-        room, infos = self._memory.problem() if self._memory else None, self._infos_elsewhere()
-        for problem in filter(None, (frozen, late, silence, loss, drift, infos, room)):
+        slow, infos = self.budget.problem(), self._infos_elsewhere()
+        room = self._memory.problem() if self._memory else None
+        for problem in filter(None, (frozen, late, silence, loss, drift, infos, room, slow)):
             self.report(problem.code, problem.message)
-        state = {
-            "weights": self.settings.weights,
-            "device": str(self.upsampler.device),
-            "precision": self.upsampler.precision,
-            "runtime": self.upsampler.runtime,
-        }
+        of = self.upsampler
+        state = {"device": str(of.device), "precision": of.precision, "runtime": of.runtime} | self.budget.figures()
         if self._memory:
             state["shared memory"] = self._memory.text()
         name, now = self.get_fully_qualified_name(), self.get_clock().now()
@@ -319,7 +321,7 @@ class UpsampleNode(GuardedNode):
         doubts = self.stream.doubts  # logged with each pair
         doubt = Problem(*doubts[0]) if doubts else None
         figures["doubts"] = ", ".join(code for code, _ in doubts)
-        problem = frozen or late or silence or loss or drift or infos or self.statistics.fault or doubt or room
+        problem = frozen or late or silence or loss or drift or infos or self.statistics.fault or slow or doubt or room
         self._diagnostics_out.publish(diagnostic_array(name, now, self.statistics, figures, problem))
 
     def _infos_elsewhere(self) -> Problem | None:

@@ -21,8 +21,11 @@ SPECS = (
         "weights",
         DEFAULT_WEIGHTS,
         "Weights that ship with the package (d2a2-lite-sensor; d2a2-nano-sensor: three fifths of the time, a little "
-        "less accurate; d2a2-lite: for noise-free depth), or path of a .safetensors or .onnx file.",
-        details="An .onnx file is one that `d2a2 export` wrote for just these image sizes.",
+        "less accurate; d2a2-lite: for noise-free depth), auto (on a CPU the most accurate sensor weights that hold "
+        "10 Hz, on a GPU the most accurate ones), or path of a .safetensors or .onnx file.",
+        details="auto measures on the first pair, for a few seconds, and remembers the times in `~/.cache/d2a2` (`$D2A2_CACHE`; "
+        "`off`: nowhere), a busy machine's too: remove `weights.json` there to measure anew. "
+        "An .onnx file is one that `d2a2 export` wrote for just these image sizes.",
     ),
     Spec("device", "auto", "Where the network runs: auto (the GPU where there is one), cpu, cuda, cuda:1, ..."),
     Spec(
@@ -67,6 +70,15 @@ SPECS = (
         "Holes are filled up to this many output pixels away from a measured one.",
         bounds=(0.0, 4096.0),
         live=True,
+    ),
+    Spec(
+        "latency_budget_ms",
+        0.0,
+        "Latency, from stamp to publication, that 95 % of the outputs keep below: smaller weights are taken, then sigma is "
+        "left out and the cloud thinned, at last the colour image is halved; 0: no budget.",
+        bounds=(0.0, 60000.0),
+        live=True,
+        details="See [Latency budget](#latency-budget).",
     ),
     Spec(
         "sync_slop",

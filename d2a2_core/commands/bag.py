@@ -68,7 +68,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             )
         else:
             group.add_argument(_flag(f.name), type=type(f.default), default=f.default, help=f"default {f.default}")
-    add_network_options(parser, "auto")
+    add_network_options(parser, "auto", auto=True)
 
 
 def run(o: argparse.Namespace) -> None:
@@ -98,31 +98,35 @@ def report(summary: Summary) -> list[str]:
 
 def _engine(o: argparse.Namespace) -> tuple[Engine, dict]:
     """The live node's engine, and what its results depend on."""
-    from d2a2_core.pipeline import DepthPipeline, PipelineSettings
+    from d2a2_core.pipeline import PipelineSettings
     from d2a2_core.weights import resolve_weights, sha256
     from d2a2_core.weights.sidecars import INT8, SIGMA
+    from d2a2_core.weights_choice import open_engine
 
     settings = {f.name: getattr(o, f.name) for f in _pipeline_fields()}
     settings["color_offset"] = tuple(settings["color_offset"])
     # The watchdog only reports, or corrects as it goes, which a run that is resumed could not repeat.
-    pipeline = DepthPipeline.from_pretrained(
+    engine = open_engine(
         o.weights,
         o.device,
         o.precision,
         PipelineSettings(**settings, watchdog=False),
+        print,
         scale=o.scale,
         ensemble=o.ensemble,
         runtime=o.runtime,
     )
-    upsampler = pipeline.upsampler
-    files = {"weights": resolve_weights(o.weights)}
-    files["sigma"] = SIGMA.path(files["weights"])
-    if upsampler.precision == "int8":
-        files["int8"] = INT8.path(files["weights"])
-    job = {name: sha256(path) if path.is_file() else None for name, path in files.items()}
+    upsampler, job = engine.pipeline.upsampler, {}
+    # Which of several were chosen is in the stream's state.
+    for weights in engine.weights:
+        path, mark = resolve_weights(weights), f" {weights}" if len(engine.weights) > 1 else ""
+        files = {"weights": path, "sigma": SIGMA.path(path)}
+        if upsampler.precision == "int8":
+            files["int8"] = INT8.path(path)
+        job |= {f"{name}{mark}": sha256(path) if path.is_file() else None for name, path in files.items()}
     # Not the runtime: at one precision results are the same to a micrometre.
     job |= {"device": str(upsampler.device), "precision": upsampler.precision, "scale": o.scale, "ensemble": o.ensemble}
-    return pipeline, job | settings
+    return engine, job | settings
 
 
 def _pipeline_fields() -> list[Any]:

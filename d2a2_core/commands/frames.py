@@ -40,7 +40,7 @@ def _upsample_options(p: argparse.ArgumentParser) -> None:
         "--color-offset", type=float, nargs=2, default=(0.0, 0.0), metavar=("DX", "DY"),
         help="where colour lies seen from depth, pixels to the right and down, to be taken out; d2a2 offset finds it",
     )  # fmt: skip
-    add_network_options(p, "torch")
+    add_network_options(p, "torch", auto=True)
 
 
 def _check_upsampled(o: argparse.Namespace, folder: Path | None, names: list[str]) -> None:
@@ -83,8 +83,9 @@ def _upsample(o: argparse.Namespace) -> None:
     from d2a2_core.depth.units import MILLIMETRE, check_depth_unit, to_metres, to_millimetres
     from d2a2_core.geometry import CameraPair
     from d2a2_core.geometry.rig import CameraRig
-    from d2a2_core.pipeline import DepthPipeline, PipelineSettings
+    from d2a2_core.pipeline import PipelineSettings
     from d2a2_core.recording import Recording, read_frame
+    from d2a2_core.weights_choice import open_engine
 
     check_depth_unit(o.depth_unit)
     unit = o.depth_unit or MILLIMETRE
@@ -109,9 +110,7 @@ def _upsample(o: argparse.Namespace) -> None:
         color_offset=tuple(o.color_offset),
         watchdog=False,
     )
-    pipeline = DepthPipeline.from_pretrained(
-        o.weights, o.device, o.precision, settings, ensemble=o.ensemble, runtime=o.runtime
-    )
+    engine = open_engine(o.weights, o.device, o.precision, settings, print, ensemble=o.ensemble, runtime=o.runtime)
     o.out.mkdir(parents=True, exist_ok=True)
     problems = []
     for i in tqdm(range(len(frames)), unit="frame", disable=None):
@@ -119,7 +118,7 @@ def _upsample(o: argparse.Namespace) -> None:
         depth = to_metres(frame.depth_mm, unit)
         problem = depth_problem(depth, settings.min_depth, settings.max_depth, unit)
         problems += [(frame.name, problem)] if problem else []
-        result = pipeline.process(CameraPair(frame.color, depth, **views))
+        result = engine.process(CameraPair(frame.color, depth, **views))
         findings.add(frame, [*rig.doubts, *result.doubts])
         write_png(o.out / f"{frame.name}.depth.png", to_millimetres(result.depth))
         write_png(o.out / f"{frame.name}.provenance.png", result.provenance)

@@ -8,9 +8,16 @@ import re
 from d2a2_core.defaults import DEFAULT_WEIGHTS
 
 
-def add_weights(p: argparse.ArgumentParser, kinds: str = ".safetensors") -> None:
-    """Adds --weights; ``kinds`` are the files that will do."""
-    p.add_argument("--weights", default=DEFAULT_WEIGHTS, help=f"shipped name or path of a {kinds} file")
+def add_weights(p: argparse.ArgumentParser, kinds: str = ".safetensors", auto: bool = False) -> None:
+    """Adds --weights; ``kinds`` are the files that will do, ``auto`` says whether auto will, too."""
+    choice = (
+        "; auto: the most accurate ones that hold 10 Hz on this CPU, measured once; on a GPU the most accurate ones"
+    )
+    p.add_argument(
+        "--weights",
+        default=DEFAULT_WEIGHTS,
+        help=f"shipped name or path of a {kinds} file{choice if auto else ''}",
+    )
 
 
 def add_device(p: argparse.ArgumentParser) -> None:
@@ -18,11 +25,16 @@ def add_device(p: argparse.ArgumentParser) -> None:
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
 
 
-def add_network_options(p: argparse.ArgumentParser, runtime: str) -> None:
-    """Adds which weights are used, and where and how they are computed; ``runtime`` is the default of --runtime."""
+def add_network_options(p: argparse.ArgumentParser, runtime: str, auto: bool = False) -> None:
+    """Adds which weights are used, and where and how they are computed.
+
+    Args:
+        runtime: Default of --runtime.
+        auto: Whether --weights may be auto.
+    """
     from d2a2_core.runtime import RUNTIMES
 
-    add_weights(p, ".safetensors or .onnx")
+    add_weights(p, ".safetensors or .onnx", auto)
     add_device(p)
     p.add_argument(
         "--precision", default="auto", help="auto, float32, float16, bfloat16, or int8 (on a CPU, by OpenVINO)"

@@ -29,10 +29,10 @@ _OWN = ("d2a2_core.", "torch.")  # modules whose source the key covers
 
 def read(name: str) -> bytes | None:
     """The entry of a name, None where there is none that can be trusted."""
-    folder = _folder()
-    if folder is None:
+    place = folder()
+    if place is None:
         return None
-    path = folder / name
+    path = place / name
     try:
         content = path.read_bytes()
         os.utime(path)  # the oldest used ones are deleted first
@@ -44,15 +44,15 @@ def read(name: str) -> bytes | None:
 
 def write(name: str, body: bytes) -> None:
     """Keeps an entry, and deletes the ones that were not used for longest where there are too many."""
-    folder = _folder()
-    if folder is None:
+    place = folder()
+    if place is None:
         return
     try:
-        with replacing(folder / name) as partial:
+        with replacing(place / name) as partial:
             partial.write_bytes(hashlib.sha256(body).digest() + body)
-        _shrink(folder)
+        _shrink(place)
     except OSError as error:
-        _complain(f"cannot keep compiled models in {folder} ({error}): each start compiles anew")
+        _complain(f"cannot keep compiled models in {place} ({error}): each start compiles anew")
 
 
 def read_facts(name: str) -> dict[str, Any] | None:
@@ -91,27 +91,27 @@ def module_key(module: nn.Module) -> str | None:
     return digest.hexdigest()
 
 
-def _folder() -> Path | None:
+def folder() -> Path | None:
     """The folder, made where it is missing; None where nothing is to be kept, or nothing in it can be trusted."""
     chosen = os.environ.get("D2A2_CACHE")
     if chosen is not None and chosen.strip().lower() in ("", "off"):
         return None
     try:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        folder = Path(chosen).expanduser() if chosen else base / "d2a2"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        about = folder.stat()
+        place = Path(chosen).expanduser() if chosen else base / "d2a2"
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        about = place.stat()
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
         _complain(f"there is no folder to keep compiled models in ({error}): each start compiles anew")
         return None
     if about.st_uid != os.getuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        _complain(f"{folder} belongs to, or can be written by, other users: it is not used, each start compiles anew")
+        _complain(f"{place} belongs to, or can be written by, other users: it is not used, each start compiles anew")
         return None
-    return folder
+    return place
 
 
-def _shrink(folder: Path) -> None:
-    entries = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in folder.iterdir() if path.is_file())
+def _shrink(place: Path) -> None:
+    entries = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in place.iterdir() if path.is_file())
     total = sum(size for _, size, _ in entries)
     for _, size, path in entries:
         if total <= LIMIT_BYTES:

@@ -197,7 +197,8 @@ def test_every_parameter_has_an_effect(repo):
     from d2a2_ros.parameter_table import SPECS
 
     passed_on = {f.name for kind in (PipelineSettings, StreamOptions) for f in fields(kind)}
-    read = set(re.findall(r"settings\.(\w+)", (repo / "d2a2_ros" / "node.py").read_text()))
+    sources = ((repo / "d2a2_ros" / name).read_text() for name in ("node.py", "budget.py"))
+    read = {name for source in sources for name in re.findall(r"settings\.(\w+)", source)}
     without = {spec.name for spec in SPECS} - passed_on - read
     assert not without, without
 
