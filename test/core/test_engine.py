@@ -19,7 +19,7 @@ from d2a2_core.network.sigma_head import SigmaHead
 from d2a2_core.pipeline import DepthPipeline, PipelineSettings
 from d2a2_core.upsampler import DepthUpsampler
 from d2a2_core.weights import RANKED, WeightsError, load_weights, resolve_weights
-from d2a2_core.weights_choice import cache_folder, choose_weights, ladder_of, open_engine
+from d2a2_core.weights_choice import choose_weights, ladder_of, open_engine
 
 CAMERA = Camera(96, 64, 80.0, 82.0, 47.5, 31.5)
 DEPTH_CAMERA = CAMERA.resized(24, 16)
@@ -308,25 +308,6 @@ def test_on_a_gpu_auto_takes_the_most_accurate_weights(ranked, monkeypatch):
     monkeypatch.setattr(engine.pipeline.upsampler, "device", torch.device("cuda"))
     assert choose_weights(pair(), engine, 0.1, lambda text: None) == "large"
     assert not any(model.calls for model in models.values())
-
-
-@pytest.mark.parametrize(
-    ("given", "xdg", "expected"),
-    [
-        ("/a/b", "/x", "/a/b"),
-        ("off", "/x", None),
-        ("", "/x", None),
-        (None, "/x", "/x/d2a2"),
-        (None, None, "/home/me/.cache/d2a2"),
-        (None, "", "/home/me/.cache/d2a2"),
-    ],
-)
-def test_where_the_memory_lies(monkeypatch, given, xdg, expected):
-    monkeypatch.setenv("HOME", "/home/me")
-    for name, value in (("D2A2_CACHE", given), ("XDG_CACHE_HOME", xdg)):
-        monkeypatch.setenv(name, value) if value is not None else monkeypatch.delenv(name, raising=False)
-    found = cache_folder()
-    assert (found and str(found)) == expected
 
 
 def test_the_ladder_goes_down_from_the_given_weights():

@@ -255,7 +255,17 @@ def test_benchmark_of_training_tabulates(capsys):
 @pytest.mark.parametrize("runtime", ["torch", "auto"])
 def test_benchmark_measures_every_stage_of_several_networks_and_sizes(tiny, tmp_path, capsys, runtime):
     file = tmp_path / "speed.json"
-    arguments = ["benchmark", "--size", "64x48,96x64", "--frames", "2", "--weights", f"{tiny},{tiny}", "--device", "cpu"]
+    arguments = [
+        "benchmark",
+        "--size",
+        "64x48,96x64",
+        "--frames",
+        "2",
+        "--weights",
+        f"{tiny},{tiny}",
+        "--device",
+        "cpu",
+    ]
     assert main([*arguments, "--runtime", runtime, "--cloud", "--json", str(file)]) == 0
     out, rows = capsys.readouterr().out, json.loads(file.read_text())
     assert [row["size"] for row in rows] == ["64x48", "64x48", "96x64", "96x64"]

@@ -50,6 +50,20 @@ def test_a_damaged_entry_is_none(folder, damage):
     assert cache.read("a") is None
 
 
+@pytest.mark.parametrize(
+    ("given", "xdg", "expected"),
+    [("a", "x", "a"), (None, "x", "x/d2a2"), (None, None, ".cache/d2a2"), (None, "", ".cache/d2a2")],
+)
+def test_where_it_lies(tmp_path, monkeypatch, given, xdg, expected):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name, value in (("D2A2_CACHE", given), ("XDG_CACHE_HOME", xdg)):
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value and str(tmp_path / value))
+    assert cache.folder() == tmp_path / expected
+
+
 @pytest.mark.parametrize("value", ["", "off", "OFF "])
 def test_it_can_be_switched_off(tmp_path, monkeypatch, value):
     monkeypatch.setenv("D2A2_CACHE", value)
