@@ -17,6 +17,9 @@ _FAR = 1e3  # steps to what is not there
 _DIRECTIONS = [(dy, dx) for dy in range(-2, 3) for dx in range(-2, 3) if gcd(dy, dx) == 1]  # 16
 
 
+_NEIGHBOURS = ((0, 1), (0, -1), (1, 0), (-1, 0))
+
+
 def _jumps(dy: int, dx: int) -> tuple[int, ...]:
     """After these each pixel knows the nearest measurement in a direction, within ``_REACH`` rows and columns."""
     return (1, 2, 3) if max(abs(dy), abs(dx)) == 1 else (1, 2)
@@ -28,9 +31,9 @@ def fill_holes(depth: Tensor, guide: Tensor | None = None) -> Tensor:
     A pyramid of masked means: each level halves the one below and averages its valid pixels only; on the way back each
     hole takes the next coarser level's value.
 
-    With a guide, a pixel near measurements looks along 16 directions for the first measurement within 6 rows and columns, and
-    takes the value of the one that is nearest to it in place and colour together, so that a hole between two surfaces is divided
-    where the colour changes, and holds no depth in between.
+    With a guide, a pixel near measurements takes the value of the one that is nearest to it in place and colour together, so
+    that a hole between two surfaces is divided where the colour changes, and holds no depth in between. It knows the first
+    measurements within 6 rows and columns along 16 directions, and those that its neighbours took.
 
     The steps are the same whatever the image holds, so that a graph can be made of them (:mod:`d2a2_core.frame_graph`).
 
@@ -67,22 +70,43 @@ def _coarse_to_fine(value: Tensor, valid: Tensor) -> Tensor:
 
 
 def _most_alike(value: Tensor, valid: Tensor, filled: Tensor, guide: Tensor) -> Tensor:
-    """Of each pixel the measurement most like it in place and colour, of the first ones in all directions; else ``filled``."""
+    """Of each pixel the measurement most like it in place and colour, of those it comes to know; else ``filled``.
+
+    It knows the first one in each direction, and then what its neighbours took.
+    """
     own = guide.to(value.dtype) / (2**0.5 * _SIGMA_COLOR)
     measured, at_once = torch.cat((value, own), 1), torch.where(valid, 0.0, _FAR)
-    best, out = torch.full_like(value, _NEVER), filled
+    best, taken = torch.where(valid, 0.0, _NEVER), measured
+    place = torch.zeros_like(measured[:, :2])  # of what was taken, from here: rows down, columns to the right
     for dy, dx in _DIRECTIONS:
         found, steps = measured, at_once
         for jump in _jumps(dy, dx):
             there = shifted(steps, jump * dy, jump * dx, _FAR) + jump
             found = torch.where(there < steps, shifted(found, jump * dy, jump * dx, 0.0), found)
             steps = torch.minimum(there, steps)
-        likeness = -(steps**2) * ((dy**2 + dx**2) / (2 * _SIGMA_SPACE**2))
-        likeness = likeness - (found[:, 1:] - own).square().sum(1, keepdim=True)
-        likeness = torch.where(steps < _FAR, likeness, _NEVER)
-        out = torch.where(likeness > best, found[:, :1], out)
-        best = torch.maximum(best, likeness)
-    return out
+        there = torch.cat((steps * dy, steps * dx), 1)
+        likeness = _likeness(found, there, own)
+        better = (likeness > best) & (steps < _FAR)
+        taken, place = torch.where(better, found, taken), torch.where(better, there, place)
+        best = torch.where(better, likeness, best)
+    for dy, dx in _NEIGHBOURS:
+        step = torch.tensor([dy, dx], dtype=value.dtype, device=value.device).view(1, 2, 1, 1)
+        found, there = shifted(taken, dy, dx, 0.0), shifted(place, dy, dx, 0.0) + step
+        likeness = _likeness(found, there, own)
+        better = (
+            (likeness > best)
+            & (shifted(best, dy, dx, _NEVER) > _NEVER)
+            & (there.square().sum(1, keepdim=True) <= _REACH**2)
+        )
+        taken, place = torch.where(better, found, taken), torch.where(better, there, place)
+        best = torch.where(better, likeness, best)
+    return torch.where(best > _NEVER, taken[:, :1], filled)
+
+
+def _likeness(found: Tensor, place: Tensor, own: Tensor) -> Tensor:
+    """(B, 1, h, w): how like a pixel is to a measurement (depth and colour) at a place beside it; 0 is the same."""
+    far = place.square().sum(1, keepdim=True) / (2 * _SIGMA_SPACE**2)
+    return -far - (found[:, 1:] - own).square().sum(1, keepdim=True)
 
 
 def within_distance(seeds: Tensor, radius: float) -> Tensor:
