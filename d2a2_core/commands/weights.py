@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from d2a2_core.commands.options import add_overwrite, add_scale, add_size, add_weights, parse_size
+from d2a2_core.commands.options import add_overwrite, add_size, add_weights, parse_size
 from d2a2_core.files import check_outputs, replacing
 
 
@@ -66,7 +66,15 @@ def _export_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("target", type=Path, help="the .onnx file")
     add_weights(p)
     add_size(p)
-    add_scale(p)
+    p.add_argument("--scale", type=int, choices=(4, 8, 16), help="colour size / depth size")
+    p.add_argument("--whole", action="store_true", help="a whole frame, to be run without this package: from the images of a "
+                   "registered pair to depth, provenance and sigma (examples/onnx_frame.py)")  # fmt: skip
+    p.add_argument("--depth-size", help="with --whole: of the depth image (default: the colour image's over the scale)")
+    p.add_argument("--no-sigma", action="store_true", help="with --whole: without the uncertainty")
+    p.add_argument("--points", action="store_true", help="with --whole: with the points, for a pinhole camera")
+    p.add_argument(
+        "--max-fill-px", type=float, default=16.0, help="with --whole: fill holes this far, in output pixels"
+    )
     add_overwrite(p)
 
 
@@ -77,11 +85,27 @@ def _export(o: argparse.Namespace) -> None:
 
     if o.target.suffix != ".onnx":
         raise ValueError(f"expected a target that ends in .onnx, got {o.target.name}")
-    source = resolve_weights(o.weights)
+    if o.scale is None and not (o.whole and o.depth_size):
+        raise ValueError(
+            "expected --scale, or --whole with --depth-size, which say the depth image's size; got neither"
+        )
+    source, size = resolve_weights(o.weights), parse_size(o.size)
     check_outputs([o.target], is_export, [source], o.overwrite)
+    if o.whole:
+        from d2a2_core.whole_export import export_whole
+
+        depth_size = parse_size(o.depth_size) if o.depth_size else tuple(-(-length // o.scale) for length in size)
+        outputs = export_whole(
+            o.weights, o.target, size, depth_size, o.scale or 0, not o.no_sigma, o.points, o.max_fill_px
+        )
+        print(f"written: {o.target}, for colour images of {o.size} and depth of {depth_size[1]}x{depth_size[0]}; gives "
+              f"{', '.join(outputs)}")  # fmt: skip
+        return
+    if o.depth_size or o.no_sigma or o.points or o.max_fill_px != 16.0:
+        raise ValueError("--depth-size, --no-sigma, --points and --max-fill-px are for --whole")
     if SIGMA.path(source).is_file():  # it goes along
         check_outputs([SIGMA.path(o.target)], SIGMA.wrote, [SIGMA.path(source)], o.overwrite)
-    export_onnx(o.weights, o.target, parse_size(o.size), o.scale)
+    export_onnx(o.weights, o.target, size, o.scale)
     print(f"written: {o.target}, for colour images of {o.size} and depth a {o.scale}th of that")
 
 

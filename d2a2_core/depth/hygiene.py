@@ -105,7 +105,7 @@ def _support(values: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         there, both = here > 0, (here > 0) & (beyond > 0)
         near = torch.where(there, here, near)
         rise = torch.where(there, torch.where(both, 1.5 * k * (here - beyond), 0.0), rise)
-        known = torch.where(there, both, known)
+        known = both | (known & ~there)  # not by where: ONNX Runtime has none for bool
     there = near > 0
     low = torch.where(there, near + rise.clamp(max=0), -torch.inf)
     return low, torch.where(there, near + rise.clamp(min=0), torch.inf), known

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+#: Share of the measurements that may lie below, and above, a stream's range; room on each side, as a share of their span.
+QUANTILE, RANGE_MARGIN = 0.001, 0.05
 _SAMPLES = 20_000  # measurements that a quantile is taken of; more would not change it
 
 
@@ -70,8 +72,8 @@ class StableRange:
 
     def __init__(
         self,
-        quantile: float = 0.001,
-        margin: float = 0.05,
+        quantile: float = QUANTILE,
+        margin: float = RANGE_MARGIN,
         shrink_below: float = 0.7,
         patience: int = 30,
         min_span: float = 0.01,

@@ -55,9 +55,10 @@ def masked_area(depth: Tensor, size: tuple[int, int], cell: tuple[float, float],
         return depth
     rows = _overlap(depth.shape[-2], size[0], cell[0], depth)
     cols = _overlap(depth.shape[-1], size[1], cell[1], depth)
-    valid = torch.isfinite(depth).to(depth.dtype)
+    known = depth.abs() < torch.inf
+    valid = known.to(depth.dtype)
     weight = rows @ valid @ cols.T
-    total = rows @ depth.nan_to_num(0.0) @ cols.T
+    total = rows @ torch.where(known, depth, 0.0) @ cols.T
     covered = rows.sum(1)[:, None] * cols.sum(1)[None]
     # The tiny margin keeps rounding of a share of exactly min_share from deciding.
     return torch.where(weight >= covered * min_share - 1e-4, total / weight, torch.nan)
@@ -103,12 +104,12 @@ def reduce_surfaces(depth: Tensor, size: tuple[int, int], max_step: float = 0.05
     lowest = -_cell_maximum(-depth, size, cell)
     highest = _cell_maximum(depth, size, cell)
     mean, centre = masked_area(depth, size, cell), nearest_pixel(depth, size)
-    return torch.where(highest - lowest <= max_step * lowest, mean, centre.where(mean.isfinite(), mean))
+    return torch.where(highest - lowest <= max_step * lowest, mean, torch.where(mean.abs() < torch.inf, centre, mean))
 
 
 def _cell_maximum(depth: Tensor, size: tuple[int, int], cell: tuple[float, float]) -> Tensor:
     """Largest valid value among the pixels that each cell touches, -inf without any; one axis after the other."""
-    values = depth.nan_to_num(-torch.inf)
+    values = torch.where(depth.abs() < torch.inf, depth, -torch.inf)
     for axis in (-2, -1):
         start = torch.arange(size[axis], device=depth.device, dtype=torch.float64) * cell[axis]
         # The margin keeps rounding from adding a pixel that the cell only touches.

@@ -112,10 +112,10 @@ class D2A2Pico(nn.Module):
         keys = cell_means(queries, scale) + to_keys
         norm = 0.5 * keys.square().sum(1, keepdim=True) + DOUBT * self.doubt * doubt.float() + to_norm
         slopes = _SLOPE * self.slope * least_slopes(lr.float()) + 0.1 * to_slopes
-        return self._mix(queries, blocks, keys, norm, lr.float() + 0.1 * to_values, slopes)
+        return self._mix(queries, blocks, keys, norm, lr.float() + 0.1 * to_values, slopes, scale)
 
     def _mix(
-        self, queries: Tensor, blocks: Tensor, keys: Tensor, norm: Tensor, values: Tensor, slopes: Tensor
+        self, queries: Tensor, blocks: Tensor, keys: Tensor, norm: Tensor, values: Tensor, slopes: Tensor, scale: int
     ) -> Tensor:
         """Every pixel's mixture of the planes of the 3 x 3 cells around it.
 
@@ -126,7 +126,6 @@ class D2A2Pico(nn.Module):
             values, slopes: (B, 1, h, w) and (B, 2, h, w): depth at the cells' centres, and its change per cell along x and y.
         """
         batch, _, rows, cols = values.shape
-        scale = queries.shape[-1] // cols
         inside = scale * scale
         queries = F.pixel_unshuffle(queries, scale).view(batch, self.width, inside, rows, cols)
         blocks = blocks.view(batch, 10, inside, rows, cols)

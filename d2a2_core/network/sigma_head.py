@@ -114,7 +114,7 @@ def sigma_features(guide: Tensor, lr: Tensor, hr: Tensor) -> Tensor:
 
     lr_features = _lr_features(filled, valid, _reduce(middle, scale, tuple(lr.shape[-2:])))
     lr_features = _enlarge(lr_features, scale, size)
-    distance_px = torch.log1p(torch.expm1(lr_features[:, -1:]) * scale)
+    distance_px = torch.log1p((lr_features[:, -1:].exp() - 1) * scale)
     hr_metres = torch.cat((middle, (middle - coarse).abs(), near_range[:, :1], wide_range[:, :1], far_range), 1)
     hr_guide = torch.cat((near_range[:, 1:], wide_range[:, 1:]), 1)
     return torch.cat(
@@ -230,7 +230,10 @@ def _largest_of_blocks(image: Tensor) -> Tensor:
 
 
 def _halve(image: Tensor) -> Tensor:
-    return F.avg_pool2d(image, 2, ceil_mode=True, count_include_pad=False)
+    height, width = image.shape[-2:]
+    if height % 2 or width % 2:  # not by ceil_mode, which runtimes understand differently
+        image = F.pad(image, (0, width % 2, 0, height % 2), mode="replicate")
+    return F.avg_pool2d(image, 2)
 
 
 def _dilate(image: Tensor, step: int) -> Tensor:

@@ -57,6 +57,11 @@ class OnnxRuntime(Runtime):
             ) from error
         # An axis of any size has a name, or None, in place of a number.
         self._shapes = {entry.name: tuple(entry.shape) for entry in self._session.get_inputs()}
+        if "limits" in self._shapes:
+            raise ValueError(
+                f"{path} is a whole frame's file, which runs without this package (examples/onnx_frame.py); as weights take "
+                "one that d2a2 export wrote without --whole"
+            )
         if not {"guide", "lr"} <= set(self._shapes) <= {"guide", "lr", "trust"}:
             raise ValueError(f"{path}: expected the inputs 'guide' and 'lr', found {self._shapes}")
         if any(len(shape) != 4 for shape in self._shapes.values()):
