@@ -96,7 +96,7 @@ def sigma_features(guide: Tensor, lr: Tensor, hr: Tensor) -> Tensor:
     if guide.shape[-2:] != hr.shape[-2:]:
         raise ValueError(f"expected hr of the guide's size {tuple(guide.shape[-2:])}, got {tuple(hr.shape[-2:])}")
     scale = grid_scale(tuple(hr.shape[-2:]), tuple(lr.shape[-2:]))
-    size = tuple(-(-length // 2) for length in hr.shape[-2:])
+    size = tuple((length + 1) // 2 for length in hr.shape[-2:])  # exporters round -(-n // 2) towards 0
     valid, filled = lr > 0, fill_holes(lr)
     coarse = _enlarge(filled, scale, size)
     hr, known = hr.float(), hr.abs() < torch.inf
@@ -225,7 +225,7 @@ def _largest_of_blocks(image: Tensor) -> Tensor:
     batch, channels, height, width = image.shape
     if height % 2 or width % 2:
         image = F.pad(image, (0, width % 2, 0, height % 2), value=-torch.inf)
-    rows = image.reshape(batch, channels, -(-height // 2), 2, image.shape[-1]).amax(3)
+    rows = image.reshape(batch, channels, (height + 1) // 2, 2, image.shape[-1]).amax(3)
     return rows.reshape(batch, channels, rows.shape[2], -1, 2).amax(4)
 
 
