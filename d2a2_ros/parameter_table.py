@@ -21,7 +21,7 @@ SPECS = (
         "weights",
         DEFAULT_WEIGHTS,
         "Weights that ship with the package (d2a2-lite-sensor; d2a2-nano-sensor: three fifths of the time, a little "
-        "less accurate; d2a2-lite: for noise-free depth), auto (on a CPU the most accurate sensor weights that hold "
+        "less accurate; d2a2-pico-sensor: for camera rate on a CPU; d2a2-lite: for noise-free depth), auto (on a CPU the most accurate sensor weights that hold "
         "10 Hz, on a GPU the most accurate ones), or path of a .safetensors or .onnx file.",
         details="auto measures on the first pair, for a few seconds, and remembers the times in `~/.cache/d2a2` (`$D2A2_CACHE`; "
         "`off`: nowhere), a busy machine's too: remove `weights.json` there to measure anew. "
@@ -32,12 +32,13 @@ SPECS = (
         "precision",
         "auto",
         "Precision of the network: int8, float32, float16, bfloat16 or auto. auto: on a CPU int8 where OpenVINO is "
-        "installed, the CPU has VNNI and the weights have ranges for it; else bfloat16 where the hardware supports "
+        "installed, the weights have ranges for it and it is faster; else bfloat16 where the hardware supports "
         "it; else float16 on a GPU, float32 on a CPU.",
         choices=("auto", *PRECISIONS),
-        details="int8 is computed by OpenVINO, on a CPU with VNNI (Intel since 2019, AMD since Zen 4), with weights "
-        "that have ranges for it beside them: the two sensor weights, and your own after `d2a2 int8 --weights "
-        "FILE`. It takes about half of float32's time, and [costs next to nothing](results.md#int8).",
+        details="int8 is computed by OpenVINO, with weights that have ranges for it beside them: the sensor weights, and "
+        "your own after `d2a2 int8 --weights FILE`. Whether it is faster is measured once for each network on each machine, "
+        "for some seconds, and remembered in `~/.cache/d2a2`. It takes about half of float32's time with VNNI (Intel since 2019, "
+        "AMD since Zen 4), two thirds without, and [costs next to nothing](results.md#int8).",
     ),
     Spec(
         "runtime",
@@ -45,9 +46,10 @@ SPECS = (
         "What computes the network: torch, openvino or auto (OpenVINO where it is installed, on a CPU in int8 or "
         "float32; else torch).",
         choices=RUNTIMES,
-        details="In float32 the result is the same and OpenVINO takes a third to a half less time for each pair. It "
-        "takes two seconds or more before the first pair, before the first of another size, and when `ensemble` "
-        "goes to 4 or 8. Where it fails, torch takes over and the log says so.",
+        details="In float32 the result is the same and OpenVINO takes a third to a half less time for each pair. All that a "
+        "pair goes through is compiled as one: that takes ten seconds or so before the first pair, before the first of another size, "
+        "and when sigma gets its first subscriber or `ensemble` changes. What was compiled is kept in `~/.cache/d2a2` (`$D2A2_CACHE`; "
+        "`off`: nowhere), so that it takes a second or two the next time. Where it fails, torch takes over and the log says so.",
     ),
     Spec(
         "scale",

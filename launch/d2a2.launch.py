@@ -46,7 +46,7 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "weights",
                 default_value="",
-                description="d2a2-lite-sensor, d2a2-nano-sensor, auto, a .safetensors or .onnx file; empty: as params_file says.",
+                description="d2a2-lite-sensor, d2a2-nano-sensor, d2a2-pico-sensor, auto, or a file; empty: as params_file says.",
             ),
             DeclareLaunchArgument(
                 "device", default_value="", description="auto, cpu, cuda, cuda:1, ...; empty: as params_file says."
