@@ -10,8 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 import warnings
+from contextlib import suppress
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,9 @@ from d2a2_core.files import replacing
 LIMIT_BYTES = 512 * 2**20
 _PACKAGE = Path(__file__).parents[1]
 _OWN = ("d2a2_core.", "torch.")  # modules whose source the key covers
+_DELETABLE = re.compile(r"[0-9a-f]{64}\.(openvino|json)")  # what key() names: the folder may hold files of others
+_BOOKKEEPING = frozenset(vars(nn.Module()))
+_PLAIN = (type(None), bool, int, float, str)
 
 
 def read(name: str) -> bytes | None:
@@ -35,9 +41,11 @@ def read(name: str) -> bytes | None:
     path = place / name
     try:
         content = path.read_bytes()
-        os.utime(path)  # the oldest used ones are deleted first
     except OSError:
         return None
+    # The oldest used ones are deleted first. The folder may be read-only.
+    with suppress(OSError):
+        os.utime(path)
     digest, body = content[:32], content[32:]
     return body if hashlib.sha256(body).digest() == digest else None
 
@@ -51,6 +59,9 @@ def write(name: str, body: bytes) -> None:
         with replacing(place / name) as partial:
             partial.write_bytes(hashlib.sha256(body).digest() + body)
         _shrink(place)
+    except FileNotFoundError:
+        # Another process wrote this entry at the same time, or deleted old ones.
+        return
     except OSError as error:
         _complain(f"cannot keep compiled models in {place} ({error}): each start compiles anew")
 
@@ -79,12 +90,16 @@ def key(*parts: Any) -> str:
 
 
 def module_key(module: nn.Module) -> str | None:
-    """What a module computes, as text: structure and tensors. None for modules whose source the key does not cover."""
-    if not all(type(part).__module__.startswith(_OWN) for part in module.modules()):
-        return None
-    digest = hashlib.sha256(repr(module).encode())
-    configs = [getattr(part, "config", None) for part in module.modules()]
-    digest.update(repr([config for config in configs if config]).encode())
+    """What a module computes, as text: structure, attributes and tensors.
+
+    None for modules whose source the key does not cover, or whose attributes are more than values.
+    """
+    digest = hashlib.sha256()
+    for name, part in module.named_modules():
+        values = {k: v for k, v in sorted(vars(part).items()) if k not in _BOOKKEEPING}
+        if not type(part).__module__.startswith(_OWN) or not _is_value(values):
+            return None
+        digest.update(f"{name} {type(part)} {part.training} {values}\0".encode())
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
@@ -105,13 +120,28 @@ def folder() -> Path | None:
         _complain(f"there is no folder to keep compiled models in ({error}): each start compiles anew")
         return None
     if about.st_uid != os.getuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        _complain(f"{place} belongs to, or can be written by, other users: it is not used, each start compiles anew")
+        _complain(
+            f"{place} belongs to, or can be written by, other users: it is not used, each start compiles anew; run chmod go-w "
+            "on it, or set D2A2_CACHE to a folder of your own"
+        )
         return None
     return place
 
 
+def _is_value(value: Any) -> bool:
+    """Whether a value's text says all of it."""
+    if isinstance(value, (list, tuple, set)):
+        return all(map(_is_value, value))
+    if isinstance(value, dict):
+        return all(map(_is_value, (*value, *value.values())))
+    if is_dataclass(value):
+        return all(_is_value(getattr(value, field.name)) for field in fields(value))
+    return isinstance(value, (*_PLAIN, torch.dtype))
+
+
 def _shrink(place: Path) -> None:
-    entries = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in place.iterdir() if path.is_file())
+    paths = [path for path in place.iterdir() if _DELETABLE.fullmatch(path.name)]
+    entries = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in paths)
     total = sum(size for _, size, _ in entries)
     for _, size, path in entries:
         if total <= LIMIT_BYTES:

@@ -6,9 +6,10 @@ import importlib.util
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from functools import lru_cache
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -83,12 +84,15 @@ class OpenVinoRuntime(ModelRuntime):
         Measured once, on random images, and kept on disk. A flag of the CPU does not tell: with VNNI it nearly always pays,
         without it often does.
         """
-        name = (
-            None if (about := cache.module_key(model)) is None else cache.key("int8", about, *_conditions()) + ".json"
-        )
+        about, rows = cache.module_key(model), [(name, rows.tolist()) for name, rows in sorted(int8.ranges.items())]
+        name = None if about is None else cache.key("int8", about, int8.scales, rows, *_conditions()) + ".json"
         facts = cache.read_facts(name) if name else None
         if facts is None or not isinstance(facts.get("pays"), bool):
-            facts = _compare_int8(model, int8)
+            try:
+                facts = _compare_int8(model, int8)
+            except RuntimeError as error:
+                warnings.warn(f"int8 is not used: {error.__cause__ or error}", RuntimeWarning, stacklevel=2)
+                return False
             if name:
                 cache.write_facts(name, facts)
         return facts["pays"]
@@ -102,11 +106,12 @@ class OpenVinoRuntime(ModelRuntime):
         """See :meth:`Runtime.whole`: all of the graph is compiled."""
         return _Compiled(self, make(self.model).eval(), profiled)
 
-    def _count(self) -> None:
+    def count_compilation(self) -> None:
         """One compilation more, where another runtime can go on if there are too many."""
         if self._left == 0:
             raise RuntimeError(
-                f"images of more than {self._most} sizes, each of which takes memory that does not come back"
+                f"more than {self._most} models would be compiled, one or more for each size of images, and each takes memory "
+                "that does not come back; give all images one size"
             )
         if self._left is not None:
             self._left -= 1
@@ -151,9 +156,8 @@ class _Compiled(Graph):
         sizes = tuple(tuple(x.shape) for x in inputs)
         request = self._by_sizes.pop(sizes, None)
         if request is None:
-            self._runtime._count()
             ranges = self._runtime.ranges(self._module, inputs)
-            request = _load_or_compile(self._module, inputs, ranges, self._profiled)
+            request = _load_or_compile(self._module, inputs, ranges, self._profiled, self._runtime.count_compilation)
             while len(self._by_sizes) >= _KEPT:
                 # The one that has not been used for longest.
                 del self._by_sizes[next(iter(self._by_sizes))]
@@ -206,7 +210,11 @@ def _options(profiled: bool) -> dict[str, Any]:
 
 
 def _load_or_compile(
-    module: nn.Module, inputs: tuple[Tensor, ...], ranges: dict[str, tuple[float, float]], profiled: bool
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    ranges: dict[str, tuple[float, float]],
+    profiled: bool,
+    count_compilation: Callable[[], None],
 ) -> Any:
     """An infer request for inputs of these sizes: of what an earlier process compiled, where it did."""
     core, about = _core(), cache.module_key(module)
@@ -222,6 +230,8 @@ def _load_or_compile(
             return core.import_model(content, "CPU", _options(profiled)).create_infer_request()
         except Exception:  # openvino's own kinds of errors have no common base; it is compiled again
             content = None
+    # What is loaded leaves next to nothing behind, so that it does not count.
+    count_compilation()
     compiled = core.compile_model(_convert(module, inputs, ranges), "CPU", _options(profiled))
     if name:
         cache.write(name, compiled.export_model().getvalue())
@@ -282,7 +292,7 @@ def _round_inputs(network: Any, module: nn.Module, ranges: dict[str, tuple[float
         if node.get_type_name() != "Convolution" or name not in ranges:
             continue
         low, high = (np.full((1, 1, 1, 1), limit) for limit in ranges[name])
-        weight = module.get_submodule(name).weight.detach()
+        weight = cast(nn.Conv2d, module.get_submodule(name)).weight.detach()
         largest = weight_room() * weight.abs().amax((1, 2, 3)).clamp(min=1e-12).numpy().reshape(-1, 1, 1, 1)
         node.input(0).replace_source_output(rounded(node.input_value(0), low, high, LEVELS))
         node.input(1).replace_source_output(rounded(node.input_value(1), -largest, largest, WEIGHT_LEVELS))
