@@ -117,6 +117,7 @@ class DepthPipeline:
         settings: May be replaced between frames.
         sigma_head: Uncertainty head of the upsampler's weights, or None.
         profiled: Whether :meth:`profile` is wanted.
+        stepwise: Whether all around the network is computed step by step, as for a head that is no module.
     """
 
     def __init__(
@@ -125,13 +126,14 @@ class DepthPipeline:
         settings: PipelineSettings | None = None,
         sigma_head: SigmaHead | None = None,
         profiled: bool = False,
+        stepwise: bool = False,
     ) -> None:
         self.upsampler = upsampler
         self.settings = settings or PipelineSettings()
         self.sigma_head = sigma_head.to(upsampler.device) if sigma_head else None
         self.front_end = FrontEnd(upsampler.usable_scales, upsampler.device, upsampler.inspection())
         self._graphs: dict[tuple[FrameShape, bool], Graph] = {}
-        self._profiled = profiled
+        self._profiled, self._stepwise = profiled, stepwise
         self.offsets = OffsetCorrector(thinned=True)
         self._range = StableRange()
 
@@ -254,7 +256,7 @@ class DepthPipeline:
             views=self.upsampler.ensemble,
         )
         key = shape, head is not None
-        graph = self._graphs.pop(key, None) or self.upsampler.graph(shape, head, self._profiled)
+        graph = self._graphs.pop(key, None) or self.upsampler.graph(shape, head, self._profiled, self._stepwise)
         self._graphs[key] = graph
         while len(self._graphs) > _KEPT_GRAPHS:
             del self._graphs[next(iter(self._graphs))]

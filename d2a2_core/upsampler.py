@@ -19,7 +19,7 @@ from d2a2_core.depth.validity import check_images
 from d2a2_core.frame_graph import FrameGraph, FrameShape, Inspection, Prediction
 from d2a2_core.network import check_views
 from d2a2_core.network.sigma_head import SigmaHead
-from d2a2_core.runtime import Graph, Runtime, choose_runtime, open_runtime
+from d2a2_core.runtime import EagerGraph, Graph, Runtime, choose_runtime, open_runtime
 
 
 @dataclass(frozen=True)
@@ -195,9 +195,16 @@ class DepthUpsampler:
         prediction = Prediction(self._runtime, self.ensemble)
         return prediction.predict(guide, lr, scale, depth_range or valid_range(lr), trust)
 
-    def graph(self, shape: FrameShape, sigma_head: SigmaHead | None = None, profiled: bool = False) -> Graph:
-        """What computes whole frames of a shape with this network: :meth:`FrameGraph.forward`, by the runtime."""
+    def graph(
+        self, shape: FrameShape, sigma_head: SigmaHead | None = None, profiled: bool = False, stepwise: bool = False
+    ) -> Graph:
+        """What computes whole frames of a shape with this network: :meth:`FrameGraph.forward`, by the runtime.
+
+        ``stepwise``: only the network is computed by the runtime, and all around it by PyTorch.
+        """
         takes_trust = self._runtime.takes_trust
+        if stepwise:
+            return EagerGraph(FrameGraph(self._runtime, takes_trust, shape, sigma_head).to(self.device), profiled)
         return self._runtime.whole(lambda network: FrameGraph(network, takes_trust, shape, sigma_head), profiled)
 
     def inspection(self) -> Callable[[Tensor], Tensor]:

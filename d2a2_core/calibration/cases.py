@@ -70,7 +70,7 @@ def run_case(
 def recording_pipeline(upsampler: DepthUpsampler, max_fill_px: float = _MAX_FILL_PX) -> DepthPipeline:
     """A pipeline for registered depth whose head is a :class:`Recorder`."""
     settings = PipelineSettings(registration="off", max_fill_px=max_fill_px, watchdog=False)
-    return DepthPipeline(upsampler, settings, Recorder())
+    return DepthPipeline(upsampler, settings, Recorder(), stepwise=True)
 
 
 def sensor_view(scene, scale: int, rng: np.random.Generator) -> tuple[np.ndarray, bool]:

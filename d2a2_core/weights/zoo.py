@@ -17,7 +17,7 @@ PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
 #: Shipped weights for real sensors, the most accurate first, and what each costs: 10^9 multiplications and additions for 640x480
 #: at x4, counted one by one.
-RANKED = {"d2a2-lite-sensor": 60.3, "d2a2-nano-sensor": 26.9}
+RANKED = {"d2a2-lite-sensor": 60.3, "d2a2-nano-sensor": 26.9, "d2a2-pico-sensor": 2.95}
 
 
 def resolve_weights(name_or_path: str | Path) -> Path:
