@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from d2a2_core.depth.resample import reduce_surfaces, regrid
+from d2a2_core.depth.resample import image_size, reduce_surfaces, regrid
 from d2a2_core.errors import CodedError
 
 MIN_RATIO, MAX_RATIO = 0.25, 32  # of colour to depth size, along each axis
@@ -78,9 +78,11 @@ def to_lr_grid(depth: Tensor, size: tuple[int, int], scale: int) -> Tensor:
     NaN is invalid, and stays so. Depth with more pixels than the guide is reduced to the guide's size first, each surface by
     itself.
     """
-    depth = reduce_surfaces(depth, (min(size[0], depth.shape[-2]), min(size[1], depth.shape[-1])))
+    height, width = image_size(depth)
+    height, width = min(size[0], height), min(size[1], width)
+    depth = reduce_surfaces(depth, (height, width))
     target = (-(-size[0] // scale), -(-size[1] // scale))
-    cell = (scale * depth.shape[-2] / size[0], scale * depth.shape[-1] / size[1])
+    cell = (scale * height / size[0], scale * width / size[1])
     return regrid(depth, target, cell)
 
 

@@ -6,17 +6,29 @@ u' = (u + 0.5) * W' / W - 0.5 (pixel centres at integers).
 
 from __future__ import annotations
 
+import math
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+
+def image_size(image: Tensor) -> tuple[int, int]:
+    """(H, W) as numbers, also while an exporter traces, which would compute with sizes as float32 tensors."""
+    height, width = image.shape[-2:]
+    return int(height), int(width)
 
 
 def nearest_pixel(image: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, C, h, w) -> (B, C, H, W) over the same rectangle: the pixel whose cell the target's centre lies in."""
-    rows, cols = (wanted / had for wanted, had in zip(size, image.shape[-2:], strict=True))
-    if rows.is_integer() and cols.is_integer():  # the same, several times as fast on a CPU
-        return image.repeat_interleave(int(rows), -2).repeat_interleave(int(cols), -1)
-    return F.interpolate(image, size=size, mode="nearest-exact")
+    lengths = image_size(image)
+    if not any(wanted % had for wanted, had in zip(size, lengths, strict=True)):
+        # The same, several times as fast on a CPU.
+        return image.repeat_interleave(size[0] // lengths[0], -2).repeat_interleave(size[1] // lengths[1], -1)
+    for axis, wanted, had in zip((-2, -1), size, lengths, strict=True):
+        # Not by "nearest-exact", which rounds in float32, and which ONNX lacks.
+        centres = [(2 * k + 1) * had // (2 * wanted) for k in range(wanted)]
+        image = image.index_select(axis, torch.tensor(centres, device=image.device))
+    return image
 
 
 def regrid(depth: Tensor, size: tuple[int, int], cell: tuple[float, float] | None = None) -> Tensor:
@@ -31,7 +43,7 @@ def regrid(depth: Tensor, size: tuple[int, int], cell: tuple[float, float] | Non
     Returns:
         (B, 1, H, W), NaN where a cell holds too few valid values.
     """
-    height, width = depth.shape[-2:]
+    height, width = image_size(depth)
     cell_y, cell_x = cell or (height / size[0], width / size[1])
     depth = masked_area(
         depth, (size[0] if cell_y > 1 else height, size[1] if cell_x > 1 else width), (max(cell_y, 1), max(cell_x, 1))
@@ -53,8 +65,8 @@ def masked_area(depth: Tensor, size: tuple[int, int], cell: tuple[float, float],
     """
     if size == tuple(depth.shape[-2:]) and tuple(cell) == (1, 1):
         return depth
-    rows = _overlap(depth.shape[-2], size[0], cell[0], depth)
-    cols = _overlap(depth.shape[-1], size[1], cell[1], depth)
+    height, width = image_size(depth)
+    rows, cols = _overlap(height, size[0], cell[0], depth), _overlap(width, size[1], cell[1], depth)
     known = depth.abs() < torch.inf
     valid = known.to(depth.dtype)
     weight = rows @ valid @ cols.T
@@ -80,15 +92,18 @@ def masked_bilinear(depth: Tensor, size: tuple[int, int], cell: tuple[float, flo
     """
     if size == tuple(depth.shape[-2:]) and tuple(cell) == (1, 1):
         return depth
-    y0, y1, fy = _neighbours(depth.shape[-2], size[0], cell[0], depth)
-    x0, x1, fx = _neighbours(depth.shape[-1], size[1], cell[1], depth)
+    height, width = image_size(depth)
+    y0, y1, fy = _neighbours(height, size[0], cell[0], depth)
+    x0, x1, fx = _neighbours(width, size[1], cell[1], depth)
     top, bottom = depth[..., y0, :], depth[..., y1, :]
     corners = torch.stack((top[..., x0], top[..., x1], bottom[..., x0], bottom[..., x1]))
     fy = fy[:, None]
     weights = torch.stack(((1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx))[:, None, None]
-    low, high = corners.amin(0), corners.amax(0)  # NaN if any corner is
+    low, high = corners.amin(0), corners.amax(0)
+    mixed = (weights * corners).sum(0)  # NaN if any corner is; other runtimes' least and largest values pass over NaN
     nearest = corners.gather(0, weights.argmax(0).expand(corners.shape[1:])[None])[0]
-    return torch.where((high - low) <= max_step * low, (weights * corners).sum(0), nearest)
+    alike = (mixed.abs() < torch.inf) & (high - low <= max_step * low)
+    return torch.where(alike, mixed, nearest)
 
 
 def reduce_surfaces(depth: Tensor, size: tuple[int, int], max_step: float = 0.05) -> Tensor:
@@ -98,7 +113,8 @@ def reduce_surfaces(depth: Tensor, size: tuple[int, int], max_step: float = 0.05
     nearest of them takes the value of the pixel at its centre, so that nothing is mixed across a depth edge. Too few values are a
     hole, as in :func:`masked_area`.
     """
-    cell = depth.shape[-2] / size[0], depth.shape[-1] / size[1]
+    height, width = image_size(depth)
+    cell = height / size[0], width / size[1]
     if cell == (1, 1):
         return depth
     lowest = -_cell_maximum(-depth, size, cell)
@@ -110,13 +126,13 @@ def reduce_surfaces(depth: Tensor, size: tuple[int, int], max_step: float = 0.05
 def _cell_maximum(depth: Tensor, size: tuple[int, int], cell: tuple[float, float]) -> Tensor:
     """Largest valid value among the pixels that each cell touches, -inf without any; one axis after the other."""
     values = torch.where(depth.abs() < torch.inf, depth, -torch.inf)
-    for axis in (-2, -1):
-        start = torch.arange(size[axis], device=depth.device, dtype=torch.float64) * cell[axis]
+    for axis, length in zip((-2, -1), image_size(depth), strict=True):
         # The margin keeps rounding from adding a pixel that the cell only touches.
-        first, last = (start + 1e-6).floor().long(), (start + cell[axis] - 1e-6).floor().long()
-        last = last.clamp(max=values.shape[axis] - 1)
-        steps = int((last - first).amax()) + 1
-        taken = [values.index_select(axis, torch.minimum(first + step, last)) for step in range(steps)]
+        first = [math.floor(k * cell[axis] + 1e-6) for k in range(size[axis])]
+        last = [min(math.floor((k + 1) * cell[axis] - 1e-6), length - 1) for k in range(size[axis])]
+        steps = max(end - begin for begin, end in zip(first, last, strict=True)) + 1
+        indices = [[min(begin + step, end) for begin, end in zip(first, last, strict=True)] for step in range(steps)]
+        taken = [values.index_select(axis, torch.tensor(index, device=depth.device)) for index in indices]
         values = torch.stack(taken).amax(0)
     return values
 
