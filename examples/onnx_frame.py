@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import onnxruntime
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 
 class Upsampler:
@@ -40,8 +41,8 @@ class Upsampler:
 
 def main() -> None:
     upsample = Upsampler(sys.argv[1])
-    color = np.asarray(Image.open(sys.argv[2]).convert("RGB"))
-    depth = np.asarray(Image.open(sys.argv[3])).astype(np.float32) / 1000
+    color = np.asarray(PngImageFile(sys.argv[2]).convert("RGB"))
+    depth = np.asarray(PngImageFile(sys.argv[3])).astype(np.float32) / 1000
     metres = upsample(color, depth)["upsampled"][0, 0]
     millimetres = np.nan_to_num(1000 * metres).round().clip(0, 65535).astype(np.uint16)
     Image.fromarray(millimetres).save(sys.argv[4])

@@ -400,11 +400,11 @@ def test_errors_that_differ_in_their_figures_are_one_cause(bench, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:OpenVINO cannot run:RuntimeWarning")
 def test_openvino_is_taken_by_itself_and_torch_goes_on_where_it_fails(bench, monkeypatch):
-    def fails(model, inputs, int8):
+    def fails(*_):
         raise MemoryError("no memory left")
 
     monkeypatch.setattr("d2a2_core.runtime.openvino.has_openvino", lambda: True)
-    monkeypatch.setattr("d2a2_core.runtime.openvino._compile", fails)
+    monkeypatch.setattr("d2a2_core.runtime.openvino._load_or_compile", fails)
     b = bench(runtime="auto", precision="float32")
     assert b.node.upsampler.runtime == "openvino"
     b.listen("/diagnostics", DiagnosticArray)
