@@ -249,7 +249,7 @@ class DepthPipeline:
         shape = FrameShape(
             size=measured.color.shape[:2],
             scale=measured.scale,
-            grid=tuple(measured.known.shape[-2:]),
+            grid=(measured.known.shape[-2], measured.known.shape[-1]),
             registered=measured.plan.route is not None,
             max_fill_px=self.settings.max_fill_px,
             inspected=self.settings.hygiene,

@@ -158,7 +158,7 @@ class DepthUpsampler:
         scale = choose_scale(self.usable_scales, size, (depth.shape[-2], depth.shape[-1]))
         measured = invalid_to_nan(depth.to(self.device, non_blocking=True))
         hr = self.predict(self.to_guide(color), to_lr_grid(measured, size, scale), scale)
-        near = Within(CellMap.same_view(size, tuple(depth.shape[-2:])), self.max_fill_px).to(self.device)
+        near = Within(CellMap.same_view(size, (depth.shape[-2], depth.shape[-1])), self.max_fill_px).to(self.device)
         out, provenance = classify(hr, measured, near)
         return out, provenance, scale
 

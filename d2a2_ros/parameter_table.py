@@ -21,8 +21,9 @@ SPECS = (
         "weights",
         DEFAULT_WEIGHTS,
         "Weights that ship with the package (d2a2-lite-sensor; d2a2-nano-sensor: three fifths of the time, a little "
-        "less accurate; d2a2-pico-sensor: for camera rate on a CPU; d2a2-lite: for noise-free depth), auto (on a CPU the most accurate sensor weights that hold "
-        "10 Hz, on a GPU the most accurate ones), or path of a .safetensors or .onnx file.",
+        "less accurate; d2a2-pico-sensor: for camera rate on a CPU; d2a2-lite: for noise-free depth), auto (on a CPU the "
+        "most accurate sensor weights that hold 10 Hz, on a GPU the most accurate ones), or path of a .safetensors or "
+        ".onnx file.",
         details="auto measures on the first pair, for a few seconds, and remembers the times in `~/.cache/d2a2` (`$D2A2_CACHE`; "
         "`off`: nowhere), a busy machine's too: remove `weights.json` there to measure anew. "
         "An .onnx file is one that `d2a2 export` wrote for just these image sizes.",
@@ -46,10 +47,11 @@ SPECS = (
         "What computes the network: torch, openvino or auto (OpenVINO where it is installed, on a CPU in int8 or "
         "float32; else torch).",
         choices=RUNTIMES,
-        details="In float32 the result is the same and OpenVINO takes a third to a half less time for each pair. All that a "
-        "pair goes through is compiled as one: that takes ten seconds or so before the first pair, before the first of another size, "
-        "and when sigma gets its first subscriber or `ensemble` changes. What was compiled is kept in `~/.cache/d2a2` (`$D2A2_CACHE`; "
-        "`off`: nowhere), so that it takes a second or two the next time. Where it fails, torch takes over and the log says so.",
+        details="In float32 the result is the same and OpenVINO takes a third to a half less time for each pair. All that "
+        "a pair goes through is compiled as one: that takes ten seconds or so before the first pair, before the first of "
+        "another size, and when sigma gets its first subscriber or `ensemble` changes. What was compiled is kept in "
+        "`~/.cache/d2a2` (`$D2A2_CACHE`; `off`: nowhere), so that it takes a second or two the next time. Where it fails, "
+        "torch takes over and the log says so.",
     ),
     Spec(
         "scale",

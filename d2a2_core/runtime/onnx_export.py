@@ -70,7 +70,7 @@ def exportable(source: str | Path, scale: int) -> tuple[Path, D2A2 | D2A2Lite | 
 
 
 def write_onnx(
-    module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str], target: Path, facts: dict[str, str]
+    module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str], target: str | Path, facts: dict[str, str]
 ) -> None:
     """Writes a module as an ONNX file of fixed sizes.
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from d2a2_core.documents import check_schema, parse_json
 from d2a2_core.files import replacing
-from d2a2_core.network import D2A2, D2A2Lite, build_outline
+from d2a2_core.network import D2A2, D2A2Lite, D2A2Pico, build_outline
 
 # By whether a network's own tensor is floating-point; all take at most twice the file's bytes.
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -101,7 +101,7 @@ def read_info(path: str | Path) -> WeightsInfo:
     return WeightsInfo(config, card)
 
 
-def load_weights(path: str | Path, backend: str = "auto") -> D2A2 | D2A2Lite:
+def load_weights(path: str | Path, backend: str = "auto") -> D2A2 | D2A2Lite | D2A2Pico:
     """Builds the model of a weights file, in eval mode on the CPU.
 
     Raises:

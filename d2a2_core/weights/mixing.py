@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from d2a2_core.network import D2A2, D2A2Lite
+from d2a2_core.network import D2A2, D2A2Lite, D2A2Pico
 from d2a2_core.weights.files import WeightsError, load_weights, read_info, save_weights
 from d2a2_core.weights.zoo import resolve_weights
 
 _MIN_VARIANCE = 1e-4  # of BatchNorm's running variances in mixed weights
 
 
-def mix_weights(parts: Sequence[tuple[str | Path, float]]) -> D2A2 | D2A2Lite:
+def mix_weights(parts: Sequence[tuple[str | Path, float]]) -> D2A2 | D2A2Lite | D2A2Pico:
     """The sum of weights times factors, tensor by tensor, as a model of the first one's configuration.
 
     The mean of two stages of a run is often better than either (Izmailov et al., "Averaging weights leads to wider optima and

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from d2a2_core.files import check_outputs, replacing
-from d2a2_core.network import D2A2, D2A2Lite
+from d2a2_core.network import D2A2, D2A2Lite, D2A2Pico
 from d2a2_core.weights.files import WeightsError, load_weights, read_info, save_weights, sha256
 from d2a2_core.weights.official import load_official_checkpoint
 
@@ -38,7 +38,7 @@ def resolve_weights(name_or_path: str | Path) -> Path:
     )
 
 
-def load_any(name_or_path: str | Path, scale: int | None = None, backend: str = "auto") -> D2A2 | D2A2Lite:
+def load_any(name_or_path: str | Path, scale: int | None = None, backend: str = "auto") -> D2A2 | D2A2Lite | D2A2Pico:
     """Loads shipped weights, a .safetensors file, or an authors' .pth checkpoint (which needs ``scale``).
 
     Raises:
