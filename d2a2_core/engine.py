@@ -184,7 +184,8 @@ class AdaptiveEngine:
         state = pipeline.state()
         try:
             pipeline.settings = without_watchdog(settings)
-            pipeline.process(pair, self._sigma)
+            with pipeline.upsampler.patient():
+                pipeline.process(pair, self._sigma)
         except ValueError:
             # The pair cannot be used, which says nothing of the weights: the next one is tried.
             return

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,18 +93,20 @@ class DepthUpsampler:
         backend: str = "auto",
         ensemble: int = 1,
         runtime: str = "torch",
+        at_once: bool = False,
     ) -> DepthUpsampler:
         """Loads weights that ship with the package (by name), or a .safetensors or .onnx file (by path).
 
-        ``device``, ``precision``, ``backend`` and ``runtime`` are those of :func:`d2a2_core.runtime.open_runtime`; the other
-        arguments are the class's.
+        ``device``, ``precision``, ``backend``, ``runtime`` and ``at_once`` are those of
+        :func:`d2a2_core.runtime.open_runtime`; the other arguments are the class's.
 
         Raises:
             ImportError: The runtime that was asked for is not installed.
             ValueError: Unknown device, precision or runtime, or ones that do not go together.
             WeightsError: no such weights, or they are damaged.
         """
-        return cls(open_runtime(name_or_path, device, precision, runtime, backend), max_fill_px, scale, ensemble)
+        opened = open_runtime(name_or_path, device, precision, runtime, backend, at_once=at_once)
+        return cls(opened, max_fill_px, scale, ensemble)
 
     @property
     def precision(self) -> str:
@@ -119,6 +122,20 @@ class DepthUpsampler:
     def runtime_problem(self) -> str:
         """Why the runtime that was preferred ("auto") no longer computes the network; empty without a problem."""
         return self._runtime.problem
+
+    @property
+    def starting(self) -> bool:
+        """Whether PyTorch computes while a faster runtime is getting ready."""
+        return self._runtime.starting
+
+    @contextmanager
+    def patient(self) -> Iterator[None]:
+        """Within this, frames wait for the faster runtime, should one be getting ready: to measure it, or to have it ready."""
+        before, self._runtime.patient = self._runtime.patient, True
+        try:
+            yield
+        finally:
+            self._runtime.patient = before
 
     def upsample(self, color: np.ndarray, depth: np.ndarray) -> UpsampledDepth:
         """Upsamples one pair.

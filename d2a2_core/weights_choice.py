@@ -47,6 +47,7 @@ def open_engine(
     say: Callable[[str], None] = lambda text: None,
     limit_s: Callable[[], float] = lambda: FRAME_S,
     smaller: bool = False,
+    at_once: bool = False,
     **options: Any,
 ) -> AdaptiveEngine:
     """The engine of a stream whose weights may be "auto".
@@ -57,6 +58,8 @@ def open_engine(
         say: Told what was chosen and why, and which weights cannot be used.
         limit_s: Seconds that a frame may take at most on a CPU, asked when "auto" decides.
         smaller: Whether the engine may be told to take smaller weights than those that were named.
+        at_once: Whether no pair waits for a runtime to get ready, see :func:`d2a2_core.runtime.choose_runtime`; but while "auto"
+            measures.
 
     Raises:
         WeightsError, ValueError, ImportError: See :meth:`DepthPipeline.from_pretrained`; with "auto" only if
@@ -64,21 +67,27 @@ def open_engine(
     """
 
     def load(name: str) -> DepthPipeline:
-        return DepthPipeline.from_pretrained(name, device, precision, settings, **options)
+        return DepthPipeline.from_pretrained(name, device, precision, settings, at_once=at_once, **options)
 
     if weights != AUTO:
         return AdaptiveEngine(load, ladder_of(weights) if smaller else (weights,))
-    engine = AdaptiveEngine(load, ladder_of(AUTO), lambda pair, engine: choose_weights(pair, engine, limit_s(), say))
+    asked = f"{precision} by {options.get('runtime', 'auto')}"
+    engine = AdaptiveEngine(
+        load, ladder_of(AUTO), lambda pair, engine: choose_weights(pair, engine, limit_s(), say, asked)
+    )
     for name, why in engine.problems.items():
         say(f"weights {name} cannot be used: {why}")
     return engine
 
 
-def choose_weights(pair: CameraPair, engine: AdaptiveEngine, limit_s: float, say: Callable[[str], None]) -> str:
+def choose_weights(
+    pair: CameraPair, engine: AdaptiveEngine, limit_s: float, say: Callable[[str], None], asked: str = ""
+) -> str:
     """The most accurate weights of an engine that compute a pair like this one within a limit; on a GPU the most accurate ones.
 
     The cheapest are measured first. Others are measured only while the ratio of multiply-adds says that they may hold the limit,
-    and for a few seconds in all; what was measured once on a machine is read from disk.
+    and for a few seconds in all; what was measured once on a machine is read from disk. ``asked`` says how the engine was to
+    compute, where that does not show yet.
     """
     if engine.pipeline.upsampler.device.type != "cpu":
         for name in engine.weights:
@@ -86,7 +95,7 @@ def choose_weights(pair: CameraPair, engine: AdaptiveEngine, limit_s: float, say
                 say(f"weights {name}: the most accurate ones, on a GPU")
                 return name
         return engine.current
-    key, memory = _key(pair, engine.pipeline), _Memory()
+    key, memory = _key(pair, engine.pipeline, asked), _Memory()
     known, begun = memory.read(key), time.monotonic()
     best, cheapest = engine.current, None
     for name in reversed(engine.weights):
@@ -97,6 +106,7 @@ def choose_weights(pair: CameraPair, engine: AdaptiveEngine, limit_s: float, say
             continue
         mark = _mark(name)
         if mark not in known:
+            say(f"measuring how long a pair takes with {name}; it is remembered, frames begin after that")
             known[mark] = measure(engine.get(name), pair)
             memory.write(key, known)
         if cheapest is not None and known[mark] > limit_s:
@@ -116,12 +126,13 @@ def measure(pipeline: DepthPipeline, pair: CameraPair) -> float:
     state, settings = pipeline.state(), pipeline.settings
     try:
         pipeline.settings = without_watchdog(settings)
-        pipeline.process(pair)
-        times: list[float] = []
-        while len(times) < _FRAMES and sum(times) < _ENOUGH_S:
-            begun = time.perf_counter()
+        with pipeline.upsampler.patient():
             pipeline.process(pair)
-            times.append(time.perf_counter() - begun)
+            times: list[float] = []
+            while len(times) < _FRAMES and sum(times) < _ENOUGH_S:
+                begun = time.perf_counter()
+                pipeline.process(pair)
+                times.append(time.perf_counter() - begun)
         return min(times)
     finally:
         pipeline.settings = settings
@@ -165,7 +176,7 @@ def _usable(engine: AdaptiveEngine, name: str, say: Callable[[str], None]) -> bo
     return True
 
 
-def _key(pair: CameraPair, pipeline: DepthPipeline) -> str:
+def _key(pair: CameraPair, pipeline: DepthPipeline, asked: str) -> str:
     """What the time of a pair depends on, but for the weights."""
     (height, width), (rows, columns) = pair.color.shape[:2], pair.depth.shape
     of, settings = pipeline.upsampler, pipeline.settings
@@ -173,7 +184,8 @@ def _key(pair: CameraPair, pipeline: DepthPipeline) -> str:
         _cpu_name(),
         f"{torch.get_num_threads()} threads",
         f"{width}x{height} from {columns}x{rows}",
-        f"{of.runtime} {of.precision} ensemble {of.ensemble} scale {of.scale} {settings.output_geometry}",
+        f"{asked}: " + ("a faster runtime than " if of.starting else "") + f"{of.runtime} {of.precision}",
+        f"ensemble {of.ensemble} scale {of.scale} {settings.output_geometry}",
         f"d2a2 {__version__}",
     )
     return ", ".join(parts)

@@ -28,6 +28,7 @@ def engine_of(settings: NodeParameters, say: Callable[[str], None]) -> AdaptiveE
         say=say,
         limit_s=lambda: settings.latency_budget_ms / 1000 or FRAME_S,
         smaller=True,
+        at_once=True,
         scale=settings.scale,
         ensemble=settings.ensemble,
         runtime=settings.runtime,
@@ -76,7 +77,8 @@ class Budget:
             latency: Seconds from the pair's stamp to its publication.
             budget_ms: The parameter as it is now; 0: none.
         """
-        if not self._engine.chosen:
+        # Latencies while another runtime is getting ready are not those of the weights.
+        if not self._engine.chosen or self._engine.pipeline.upsampler.starting:
             return
         self._base = self._base or self._engine.current
         for name, why in self._engine.problems.items():

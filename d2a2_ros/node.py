@@ -79,7 +79,7 @@ class UpsampleNode(GuardedNode):
         self.statistics = Statistics()
         self._infos: dict[str, CameraInfo] = {}
         self._infos_awaited = False
-        self._runtime_problem = ""
+        self._runtime_problem, self._starting = "", False
         self._epoch, self._stream_epoch, self._ticks = 0, 0, 0
         self._memory: shared_memory.SharedMemory | None = None
         self._figures: dict[str, str] = {}
@@ -204,9 +204,7 @@ class UpsampleNode(GuardedNode):
             self._skip(error)
             return
         self._figures = describe(result.result)
-        before, self._runtime_problem = self._runtime_problem, self.upsampler.runtime_problem
-        if self._runtime_problem not in ("", before):
-            self.report("runtime", f"{self._runtime_problem}; PyTorch goes on")
+        self._note_runtime()
         # The publishers may be gone.
         if self._worker.stopped:
             return
@@ -218,6 +216,20 @@ class UpsampleNode(GuardedNode):
         age = (self.get_clock().now().nanoseconds - result.stamp_ns) * 1e-9
         self.statistics.published(time.monotonic() - started, age)
         self.budget.published(age, self.settings.latency_budget_ms)
+
+    def _note_runtime(self) -> None:
+        """Tells what computes now, where that changed."""
+        of, problem, starting = self.upsampler, self._runtime_problem, self._starting
+        self._runtime_problem, self._starting = of.runtime_problem, of.starting
+        if of.runtime_problem not in ("", problem):
+            self.report("runtime", f"{of.runtime_problem}; PyTorch goes on")
+        elif of.starting and not starting:
+            self.inform(
+                "PyTorch computes the first frames, while a faster runtime is measured and compiled: some seconds, most of a "
+                "minute the first time on this machine"
+            )
+        elif starting and not of.starting:
+            self.inform(f"{of.runtime} ({of.precision}) computes from now on")
 
     def _with_infos(self, pair: PairMessages) -> PairMessages:
         """The pair with the camera infos that it lacks, should they have come. Waits a moment for published ones, once.
@@ -313,7 +325,8 @@ class UpsampleNode(GuardedNode):
         for problem in filter(None, (frozen, late, silence, loss, drift, infos, room, slow)):
             self.report(problem.code, problem.message)
         of = self.upsampler
-        state = {"device": str(of.device), "precision": of.precision, "runtime": of.runtime} | self.budget.figures()
+        runtime = f"{of.runtime}, until a faster one is ready" if of.starting else of.runtime
+        state = {"device": str(of.device), "precision": of.precision, "runtime": runtime} | self.budget.figures()
         if self._memory:
             state["shared memory"] = self._memory.text()
         name, now = self.get_fully_qualified_name(), self.get_clock().now()

@@ -15,7 +15,7 @@ from d2a2_core.calibration.cases import SIZES, Case, cases, recording_pipeline
 from d2a2_core.calibration.reliability import Reliability, near_edges
 from d2a2_core.calibration.reliability_plot import check_matplotlib, reliability_plot
 from d2a2_core.files import replacing
-from d2a2_core.network.sigma_head import FEATURES, QUANTILE, SigmaHead, pinball, sigma_features
+from d2a2_core.network.sigma_head import BLOCK, FEATURES, QUANTILE, SigmaHead, pinball, sigma_features
 from d2a2_core.training.config import TrainConfig
 from d2a2_core.training.provenance import provenance
 from d2a2_core.training.sources import training_source, validation_source
@@ -42,9 +42,9 @@ def sample_pixels(case: Case, count: int, rng: np.random.Generator) -> tuple[Ten
     at = np.flatnonzero(known)
     if not len(at):
         return torch.empty(0, len(FEATURES)), torch.empty(0), torch.empty(0)
-    rows, columns = at // known.shape[1] // 2, at % known.shape[1] // 2
+    rows, columns = at // known.shape[1] // BLOCK, at % known.shape[1] // BLOCK
     names = {name: i for i, name in enumerate(FEATURES)}
-    rough = features[names["hr_range_14"]] - features[names["depth"]] > np.log(0.05)
+    rough = features[names["hr_range_12"]] - features[names["depth"]] > np.log(0.05)
     rare = (rough | (features[names["distance_cells"]] > 0)).numpy()[rows, columns]
     picked = rng.integers(len(at), size=count if not rare.any() else count // 2)
     if rare.any():

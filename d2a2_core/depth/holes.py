@@ -72,41 +72,72 @@ def _coarse_to_fine(value: Tensor, valid: Tensor) -> Tensor:
 def _most_alike(value: Tensor, valid: Tensor, filled: Tensor, guide: Tensor) -> Tensor:
     """Of each pixel the measurement most like it in place and colour, of those it comes to know; else ``filled``.
 
-    It knows the first one in each direction, and then what its neighbours took.
+    It knows the first one in each direction, and then what its neighbours took. Measurements are known by their pixels' numbers,
+    so that all directions are compared at once.
     """
-    own = guide.to(value.dtype) / (2**0.5 * _SIGMA_COLOR)
-    measured, at_once = torch.cat((value, own), 1), torch.where(valid, 0.0, _FAR)
-    best, taken = torch.where(valid, 0.0, _NEVER), measured
-    place = torch.zeros_like(measured[:, :2])  # of what was taken, from here: rows down, columns to the right
-    for dy, dx in _DIRECTIONS:
-        found, steps = measured, at_once
-        for jump in _jumps(dy, dx):
-            there = shifted(steps, jump * dy, jump * dx, _FAR) + jump
-            found = torch.where(there < steps, shifted(found, jump * dy, jump * dx, 0.0), found)
-            steps = torch.minimum(there, steps)
-        there = torch.cat((steps * dy, steps * dx), 1)
-        likeness = _likeness(found, there, own)
-        better = (likeness > best) & (steps < _FAR)
-        taken, place = torch.where(better, found, taken), torch.where(better, there, place)
-        best = torch.where(better, likeness, best)
-    for dy, dx in _NEIGHBOURS:
-        step = torch.tensor([dy, dx], dtype=value.dtype, device=value.device).view(1, 2, 1, 1)
-        found, there = shifted(taken, dy, dx, 0.0), shifted(place, dy, dx, 0.0) + step
-        likeness = _likeness(found, there, own)
-        better = (
-            (likeness > best)
-            & (shifted(best, dy, dx, _NEVER) > _NEVER)
-            & (there.square().sum(1, keepdim=True) <= _REACH**2)
-        )
-        taken, place = torch.where(better, found, taken), torch.where(better, there, place)
-        best = torch.where(better, likeness, best)
-    return torch.where(best > _NEVER, taken[:, :1], filled)
+    pixels = _Pixels(guide.to(value.dtype))
+    steps = torch.cat([_first_valid(valid, value.dtype, dy, dx) for dy, dx in _DIRECTIONS], 1)
+    known, moves = steps < _FAR, value.new_tensor(_DIRECTIONS).view(1, -1, 2, 1, 1)
+    place = torch.where(known, steps, 0.0)[:, :, None] * moves
+    number = pixels.number + place[:, :, 0] * pixels.width + place[:, :, 1]
+    best, taken = _best(number, torch.where(known, pixels.likeness(number, place[:, :, 0], place[:, :, 1]), _NEVER))
+    number = torch.cat([shifted(taken, dy, dx, 0.0) for dy, dx in _NEIGHBOURS], 1)
+    there = torch.cat([shifted(best, dy, dx, _NEVER) for dy, dx in _NEIGHBOURS], 1) > _NEVER
+    down, right = pixels.place(number)
+    known = there & (down.square() + right.square() <= _REACH**2)
+    likeness = torch.where(known, pixels.likeness(number, down, right), _NEVER)
+    best, taken = _best(torch.cat((taken, number), 1), torch.cat((best, likeness), 1))
+    return torch.where(best > _NEVER, _taken(value, taken), filled)
 
 
-def _likeness(found: Tensor, place: Tensor, own: Tensor) -> Tensor:
-    """(B, 1, h, w): how like a pixel is to a measurement (depth and colour) at a place beside it; 0 is the same."""
-    far = place.square().sum(1, keepdim=True) / (2 * _SIGMA_SPACE**2)
-    return -far - (found[:, 1:] - own).square().sum(1, keepdim=True)
+def _first_valid(valid: Tensor, dtype: torch.dtype, dy: int, dx: int) -> Tensor:
+    """(B, 1, h, w): steps to the first valid pixel in a direction, 0 in one, ``_FAR`` or more without any in reach."""
+    steps = torch.where(valid, 0.0, _FAR).to(dtype)
+    for jump in _jumps(dy, dx):
+        steps = torch.minimum(steps, shifted(steps, jump * dy, jump * dx, _FAR) + jump)
+    return steps
+
+
+def _best(number: Tensor, likeness: Tensor) -> tuple[Tensor, Tensor]:
+    """The greatest of (B, n, h, w) likenesses, and its pixel's number; (B, 1, h, w) each."""
+    best = likeness.amax(1, keepdim=True)
+    return best, torch.where(likeness >= best, number, torch.inf).amin(1, keepdim=True)
+
+
+def _taken(image: Tensor, number: Tensor) -> Tensor:
+    """(B, 1, h, w) by pixels' numbers -> of the size of these."""
+    return image.flatten().index_select(0, number.flatten().long()).view(number.shape)
+
+
+class _Pixels:
+    """The pixels of a batch, numbered row by row from one image to the next, as float: exact up to 16 million.
+
+    Args:
+        guide: (B, 3, h, w) RGB in [0, 1].
+    """
+
+    def __init__(self, guide: Tensor) -> None:
+        batch, _, height, width = guide.shape
+        self.width = width
+        numbers = torch.arange(batch * height * width, dtype=guide.dtype, device=guide.device)
+        self.number = numbers.view(batch, 1, height, width)
+        self._row = self._row_of(self.number)
+        self._colors = (guide / (2**0.5 * _SIGMA_COLOR)).split(1, 1)
+
+    def _row_of(self, number: Tensor) -> Tensor:
+        return ((number + 0.5) / self.width).floor()
+
+    def place(self, number: Tensor) -> tuple[Tensor, Tensor]:
+        """Where pixels lie, seen from each one: rows down, columns to the right."""
+        down = self._row_of(number) - self._row
+        return down, number - self.number - down * self.width
+
+    def likeness(self, number: Tensor, down: Tensor, right: Tensor) -> Tensor:
+        """How like each pixel is to others, at places seen from it, in place and colour; 0 is the same."""
+        unlike = (down.square() + right.square()) / (2 * _SIGMA_SPACE**2)
+        for color in self._colors:
+            unlike = unlike + (_taken(color, number) - color).square()
+        return -unlike
 
 
 def within_distance(seeds: Tensor, radius: float) -> Tensor:

@@ -70,9 +70,8 @@ class D2A2Pico(nn.Module):
                 self.colour.weight[channel, channel] = 0.7 / 0.2
         self.log_radius = nn.Parameter(torch.tensor(-0.35))
         self.doubt = nn.Parameter(torch.tensor(0.5))
-        self.slope = nn.Parameter(
-            torch.tensor(0.0)
-        )  # how far the measured slopes are believed; planes are flat at first
+        # How far the measured slopes are believed; planes are flat at first.
+        self.slope = nn.Parameter(torch.tensor(0.0))
         # The trunk.
         self.guide_head = nn.Sequential(nn.PixelUnshuffle(4), conv3x3(48, detail), leaky())
         self.guide_down = nn.Conv2d(detail, channels, 3, stride=2, padding=1)
@@ -127,24 +126,25 @@ class D2A2Pico(nn.Module):
         """
         batch, _, rows, cols = values.shape
         inside = scale * scale
-        queries = F.pixel_unshuffle(queries, scale).view(batch, self.width, inside, rows, cols)
-        blocks = blocks.view(batch, 10, inside, rows, cols)
+        # Planes apart once, not for each of the nine cells: runtimes copy them.
+        *shares, rest = blocks.view(batch, 10, inside, rows, cols).unbind(1)
+        own = F.pixel_unshuffle(queries, scale).view(batch, self.width, inside, rows, cols).unbind(1)
         keys, norm, values, slopes = (F.pad(x, (1, 1, 1, 1), mode="replicate") for x in (keys, norm, values, slopes))
         inner = (torch.arange(scale, device=values.device) + 0.5) / scale - 0.5  # of a cell's pixels, in cells
         distance = squared_distance(scale, values.device)
         closeness = 0.5 * torch.exp(-2 * self.log_radius)
         logits, candidates = [], []
         for i, j in ((i, j) for i in range(3) for j in range(3)):
-            key, own_norm, value, slope = (x[:, :, i : i + rows, j : j + cols] for x in (keys, norm, values, slopes))
+            own_norm, value, slope = (x[:, :, i : i + rows, j : j + cols] for x in (norm, values, slopes))
             far = closeness * (distance[i][:, None] + distance[j]).reshape(1, inside, 1, 1)
-            logit = blocks[:, len(logits)] - far - own_norm
-            for channel in range(self.width):
-                logit = torch.addcmul(logit, queries[:, channel], key[:, channel : channel + 1])
+            logit = shares[len(logits)] - far - own_norm
+            for query, key in zip(own, keys.split(1, 1), strict=True):
+                logit = torch.addcmul(logit, query, key[:, :, i : i + rows, j : j + cols])
             logits.append(logit)
             down, right = (inner - (i - 1))[:, None].expand(scale, scale), (inner - (j - 1)).expand(scale, scale)
             value = torch.addcmul(value, slope[:, :1], right.reshape(1, inside, 1, 1))
             candidates.append(torch.addcmul(value, slope[:, 1:], down.reshape(1, inside, 1, 1)))
-        return F.pixel_shuffle(mixture(logits, candidates) + 0.1 * blocks[:, 9], scale)
+        return F.pixel_shuffle(mixture(logits, candidates) + 0.1 * rest, scale)
 
     def _features(self, guide: Tensor, lr: Tensor, doubt: Tensor, scale: int) -> Tensor:
         """(B, C, H/4, W/4): what guide and depth say together, around each block of 4 x 4 pixels."""

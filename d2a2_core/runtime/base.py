@@ -66,6 +66,8 @@ class Runtime(ABC):
         scales: Scales the network is for; empty if it is for any.
         takes_trust: Whether the network takes the third input.
         problem: Why another runtime had to take over; empty if none had to.
+        starting: Whether a faster one is getting ready, see :class:`d2a2_core.runtime.starting.StartingRuntime`.
+        patient: Whether frames are to wait for that one; may be set.
     """
 
     name: str
@@ -74,6 +76,8 @@ class Runtime(ABC):
     scales: tuple[int, ...] = ()
     takes_trust: bool = False
     problem: str = ""
+    starting: bool = False
+    patient: bool = False
 
     @abstractmethod
     def __call__(self, guide: Tensor, lr: Tensor, trust: Tensor | None = None) -> Tensor:

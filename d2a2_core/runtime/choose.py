@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from torch import nn
@@ -13,6 +14,7 @@ from d2a2_core.runtime.int8 import Int8Ranges, load_int8
 from d2a2_core.runtime.onnx import OnnxRuntime
 from d2a2_core.runtime.openvino import OpenVinoRuntime
 from d2a2_core.runtime.pytorch import TorchRuntime
+from d2a2_core.runtime.starting import StartingRuntime
 from d2a2_core.weights import load_any, load_weights, resolve_weights
 
 #: The runtimes to choose from, in the order in which "auto" prefers them. PyTorch is the last: it takes over when another fails.
@@ -26,6 +28,7 @@ def choose_runtime(
     precision: str = "auto",
     runtime: str = "torch",
     int8: Int8Ranges | None = None,
+    at_once: bool = False,
 ) -> Runtime:
     """The runtime that computes a network as a user wants it.
 
@@ -39,6 +42,8 @@ def choose_runtime(
         runtime: Name of a runtime, or "auto": the first of ``KINDS`` that is installed and can; PyTorch goes on, with a
             RuntimeWarning, if that fails later.
         int8: What int8 needs to know of the weights.
+        at_once: With runtime "auto": frames need not wait for what measures or compiles first, PyTorch computes them meanwhile,
+            see :class:`StartingRuntime`. Their last digits then depend on when it is ready.
 
     Raises:
         ImportError: The runtime that was asked for is not installed.
@@ -61,6 +66,9 @@ def choose_runtime(
         for kind in asked:
             if not lacks(kind, wanted):
                 model = model.eval().requires_grad_(False).to(place)
+                if at_once and runtime == "auto" and kind is not TorchRuntime:
+                    choose = partial(choose_runtime, model, device, precision, runtime, int8)
+                    return StartingRuntime(choose, TorchRuntime(model, place, "float32"))
                 if wanted == "int8" and precision == "auto" and not (int8 and kind.int8_pays(model, int8)):
                     continue
                 alone = runtime != "auto" or kind is TorchRuntime
@@ -89,6 +97,7 @@ def open_runtime(
     runtime: str = "torch",
     backend: str = "auto",
     scale: int = 0,
+    at_once: bool = False,
 ) -> Runtime:
     """The runtime of weights that ship with the package (by name), a .safetensors or an .onnx file (by path).
 
@@ -97,6 +106,7 @@ def open_runtime(
     Args:
         backend: Backend of the deformable convolution.
         scale: Scale of an authors' .pth checkpoint, which does not say it; without it such a file is refused.
+        at_once: See :func:`choose_runtime`; ONNX Runtime has nothing to wait for.
 
     Raises:
         ImportError, ValueError: See :func:`choose_runtime`.
@@ -113,4 +123,4 @@ def open_runtime(
     model = load_any(path, scale, backend) if scale else load_weights(path, backend)
     # Ranges that do not belong to the weights give a warning, which a user who did not ask for int8 need not see.
     wanted = runtime != "torch" and precision in ("auto", "int8")
-    return choose_runtime(model, device, precision, runtime, load_int8(name_or_path) if wanted else None)
+    return choose_runtime(model, device, precision, runtime, load_int8(name_or_path) if wanted else None, at_once)

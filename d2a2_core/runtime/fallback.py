@@ -42,7 +42,7 @@ class FallbackRuntime(Runtime):
         if not self.problem:
             try:
                 return self._current(guide, lr, trust)
-            except Exception as error:  # see above
+            except Exception as error:  # a runtime's own kinds of errors have no common base
                 self.give_up(error)
         return self._current(guide, lr, trust)
 
@@ -58,7 +58,7 @@ class _FallbackGraph(Graph):
         if not self._runtime.problem:
             try:
                 return self._graph(*inputs)
-            except Exception as error:  # see above
+            except Exception as error:  # as above
                 self._runtime.give_up(error)
         if self._problem != self._runtime.problem:
             self._graph, self._problem = self._make(), self._runtime.problem

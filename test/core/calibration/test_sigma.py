@@ -80,10 +80,15 @@ def test_features_measure_what_they_are_named_after():
     hr = torch.full((1, 1, 64, 64), 2.0)
     hr[..., 32:] = 2.5
     features = sigma_features(torch.zeros(1, 3, 64, 64), torch.full((1, 1, 16, 16), 2.0), hr)[0].exp()
-    ranges = features[FEATURES.index("hr_range_6")]
-    assert ranges[8, 15] == pytest.approx(0.5, abs=1e-3)
-    assert ranges[8, 3] < 1e-3
-    assert features[FEATURES.index("hr_minus_lr")][8, 30] == pytest.approx(0.5, abs=1e-3)
+    ranges = {side: features[FEATURES.index(f"hr_range_{side}")][8] for side in (4, 12, 28)}
+    step = [np.flatnonzero(ranges[side] > 0.4).tolist() for side in (4, 12, 28)]
+    assert step == [[], [7, 8], [5, 6, 7, 8, 9, 10]]  # in blocks of 4 pixels; the step lies between 7 and 8
+    assert features[FEATURES.index("hr_minus_lr")][8, 12] == pytest.approx(0.5, abs=1e-3)
+    # Of a block that the step divides both sides are seen, and the mean.
+    hr[..., 30:] = 2.5
+    features = sigma_features(torch.zeros(1, 3, 64, 64), torch.full((1, 1, 16, 16), 2.0), hr)[0].exp()
+    assert features[FEATURES.index("hr_range_4")][8, 7] == pytest.approx(0.5, abs=1e-3)
+    assert features[FEATURES.index("depth")][8, 7] == pytest.approx(2.25, abs=1e-3)
 
 
 def test_a_batch_is_its_images():
