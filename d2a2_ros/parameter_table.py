@@ -48,10 +48,10 @@ SPECS = (
         "float32; else torch).",
         choices=RUNTIMES,
         details="In float32 the result is the same and OpenVINO takes a third to a half less time for each pair. All that "
-        "a pair goes through is compiled as one: that takes ten seconds or so before the first pair, before the first of "
-        "another size, and when sigma gets its first subscriber or `ensemble` changes. What was compiled is kept in "
-        "`~/.cache/d2a2` (`$D2A2_CACHE`; `off`: nowhere), so that it takes a second or two the next time. Where it fails, "
-        "torch takes over and the log says so.",
+        "a pair goes through is compiled as one, for each size of images, with sigma and without, and for each `ensemble`: ten "
+        "seconds or so. What was compiled is kept in `~/.cache/d2a2` (`$D2A2_CACHE`; `off`: nowhere), so that it takes a second "
+        "or two the next time. With auto, torch computes the pairs meanwhile, slower; the log says when OpenVINO takes over. "
+        "Where it fails, torch goes on and the log says so.",
     ),
     Spec(
         "scale",

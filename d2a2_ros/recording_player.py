@@ -47,7 +47,7 @@ SPECS = (
         0.0,
         "Seconds of pause after the first frame, for subscribers that take long over one.",
         bounds=(0.0, 600.0),
-        details="The node takes long over its first pair by OpenVINO.",
+        details="The node is slower while OpenVINO compiles.",
     ),
     Spec("color_frame_id", "camera_color_optical_frame", "frame_id of the colour camera."),
     Spec("depth_frame_id", "camera_depth_optical_frame", "frame_id of depth that is not registered."),
