@@ -203,6 +203,21 @@ def test_every_parameter_has_an_effect(repo):
     assert not without, without
 
 
+def test_setup_installs_every_launch_file_and_configuration(repo, monkeypatch):
+    given = {}
+    monkeypatch.chdir(repo)
+    monkeypatch.setattr("setuptools.setup", lambda **arguments: given.update(arguments))
+    runpy.run_path("setup.py")
+    installed = {(folder, file) for folder, files in given["data_files"] for file in files}
+    missing = {
+        path
+        for folder, suffixes in (("launch", {".py"}), ("config", {".yaml", ".xml"}))
+        for path in (p.relative_to(repo) for p in (repo / folder).rglob("*") if p.suffix in suffixes)
+        if (f"share/d2a2_ros/{path.parent}", str(path)) not in installed
+    }
+    assert not missing, missing
+
+
 def test_generator_tells_of_a_page_without_its_marks(repo):
     generate = runpy.run_path(str(repo / "scripts" / "generate_docs.py"))["GENERATED"]
     with pytest.raises(ValueError, match="end of settings"):
