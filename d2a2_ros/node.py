@@ -47,7 +47,7 @@ _SHARED_MEMORY_TICKS = 10  # seconds between looks at shared memory
 COMPRESSED = "image_raw/compressedDepth"
 OUTPUTS = {
     "image_raw": Image,
-    "image_raw/compressedDepth": CompressedImage,
+    COMPRESSED: CompressedImage,
     "camera_info": CameraInfo,
     "provenance": Image,
     "sigma": Image,
