@@ -23,8 +23,10 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
         (f"share/{PACKAGE}/launch", glob("launch/*.launch.py")),
+        (f"share/{PACKAGE}/launch/recipes", glob("launch/recipes/*.launch.py")),
         (f"share/{PACKAGE}/config", glob("config/*.yaml") + glob("config/*.xml")),
         (f"share/{PACKAGE}/config/cameras", glob("config/cameras/*.yaml")),
+        (f"share/{PACKAGE}/config/recipes", glob("config/recipes/*.yaml")),
         (f"share/{PACKAGE}/sample_recording", glob("sample_recording/*")),
         # `ros2 run` and launch look here. colcon writes these itself from setup.cfg; pip ignores that setting.
         (f"lib/{PACKAGE}", [f"scripts/{name}" for name in EXECUTABLES]),

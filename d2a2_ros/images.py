@@ -12,6 +12,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from d2a2_core.messages import encodings
+from d2a2_core.messages.compressed_depth import compressed_depth
 from d2a2_core.messages.encodings import COLOR_ENCODINGS, DEPTH_ENCODINGS, PLAIN, FrameError, view
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "color_array",
     "depth_array",
     "image_type",
+    "to_compressed_depth",
     "to_message",
     "view",
 ]
@@ -91,6 +93,14 @@ def to_message(image: np.ndarray, encoding: str, header: Header) -> Image:
     msg.step = image.shape[1] * channels * image.itemsize
     # array.frombytes is the only fast way in: assigning bytes copies twice, an ndarray goes element by element.
     msg.data.frombytes(np.ascontiguousarray(image).data.cast("B"))
+    return msg
+
+
+def to_compressed_depth(depth: np.ndarray, header: Header) -> CompressedImage:
+    """A message as image_transport's compressedDepth plugin makes of depth (H, W): uint16 millimetres or float32 metres."""
+    format, data = compressed_depth(depth)
+    msg = CompressedImage(header=header, format=format)
+    msg.data.frombytes(data)
     return msg
 
 

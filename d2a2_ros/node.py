@@ -30,7 +30,7 @@ from d2a2_ros.checks import image_problem, info_problem
 from d2a2_ros.clouds import cloud_message
 from d2a2_ros.diagnostics import Problem, Reporter, Statistics, diagnostic_array, drift_report
 from d2a2_ros.guard import GuardedNode
-from d2a2_ros.images import color_array, depth_array, image_type, to_message
+from d2a2_ros.images import color_array, depth_array, image_type, to_compressed_depth, to_message
 from d2a2_ros.infos import InfoSubscription
 from d2a2_ros.pairing import Pairing
 from d2a2_ros.parameters import NodeParameters
@@ -43,8 +43,11 @@ from d2a2_ros.worker import LatestWorker
 _INFO_WAIT = 0.5  # seconds, once; drivers send the first camera info just after the first image
 _LOOK = 0.2  # seconds between looks for latched camera infos
 _SHARED_MEMORY_TICKS = 10  # seconds between looks at shared memory
+#: Only with the parameter compressed_output.
+COMPRESSED = "image_raw/compressedDepth"
 OUTPUTS = {
     "image_raw": Image,
+    COMPRESSED: CompressedImage,
     "camera_info": CameraInfo,
     "provenance": Image,
     "sigma": Image,
@@ -129,6 +132,7 @@ class UpsampleNode(GuardedNode):
         self._outputs = {
             name: self.create_publisher(kind, f"depth_upsampled/{name}", **publisher_options(depth=2))
             for name, kind in OUTPUTS.items()
+            if name != COMPRESSED or self.settings.compressed_output
         }
         self._diagnostics_out = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
 
@@ -174,8 +178,11 @@ class UpsampleNode(GuardedNode):
         self.get_logger().info(f"{why}; taking stamps as they come again")
 
     def _wanted(self, name: str) -> bool:
-        """Whether an output is made: the camera info always is, it costs nothing."""
-        return name == "camera_info" or self._outputs[name].get_subscription_count() > 0
+        """Whether an output is made: the camera info always is, it costs nothing; the depth also to be compressed."""
+        return name == "camera_info" or self._subscribed(name) or (name == "image_raw" and self._subscribed(COMPRESSED))
+
+    def _subscribed(self, name: str) -> bool:
+        return name in self._outputs and self._outputs[name].get_subscription_count() > 0
 
     # -- from the synchroniser to the worker ---------------------------------------------------------------------
 
@@ -246,12 +253,17 @@ class UpsampleNode(GuardedNode):
         return replace(pair, **{f"{which}_info": self._infos.get(which) for which in missing})
 
     def _publish(self, result: StreamResult, options: StreamOptions) -> None:
+        depth = None
         for name, payload in result.outputs(options, self._wanted):
             if isinstance(payload, Pixels):
+                depth = payload.array if name == "image_raw" else depth
                 payload = to_message(payload.array, payload.encoding, result.header)
             elif isinstance(payload, np.ndarray):
                 payload = cloud_message(payload, result.header)
             self._outputs[name].publish(payload)
+        # Last: compressing takes tens of milliseconds.
+        if depth is not None and self._subscribed(COMPRESSED):
+            self._outputs[COMPRESSED].publish(to_compressed_depth(depth, result.header))
 
     # -- the stream's host ---------------------------------------------------------------------------------------
 

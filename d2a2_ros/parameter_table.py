@@ -104,6 +104,13 @@ SPECS = (
         choices=("32FC1", "16UC1"),
         live=True,
     ),
+    Spec(
+        "compressed_output",
+        False,
+        "Whether depth is published as depth_upsampled/image_raw/compressedDepth, too, in the format of image_transport's "
+        "compressedDepth (PNG).",
+        details="See [Compressed depth](#compressed-depth).",
+    ),
     Spec("cloud_stride", 1, "The cloud takes every n-th row and column.", bounds=(1, 64), live=True),
     Spec(
         "stamp_source",

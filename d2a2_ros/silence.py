@@ -1,4 +1,4 @@
-"""Why no pairs come: what is missing, and what the ROS graph tells about it."""
+"""Why nothing comes: no pairs to this node, or no messages through a connection that QoS prevents."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 
 from d2a2_ros.diagnostics import Problem, Statistics
+from d2a2_ros.qos import connection_problem
 
 _SILENCE = 10.0  # seconds without pairs before the node says what is missing; cameras take a while to start
 _PERIODS = 2.5  # and so many times as long as between the last pairs, for cameras that take minutes on purpose
 
 
 class Silence:
-    """Watches for pairs that do not come.
+    """Watches for pairs that do not come, and for other nodes that cannot connect.
 
     Args:
         node: Asked about the ROS graph.
@@ -30,7 +31,7 @@ class Silence:
         self._problem: Problem | None = None
 
     def problem(self, statistics: Statistics, apart: str, busy: bool) -> Problem | None:
-        """Returns why no pairs arrived for a while, None while they do.
+        """Returns why no pairs arrived for a while, or who cannot connect; None while all is well.
 
         Args:
             statistics: Counts images and pairs.
@@ -48,7 +49,7 @@ class Silence:
             self._since, self._seen, self._problem = now, seen, None
         elif now - self._since >= self._patience:
             self._problem = self._diagnose(color, depth, apart)
-        return self._problem
+        return connection_problem(self._node) or self._problem
 
     def _diagnose(self, color: int, depth: int, apart: str) -> Problem:
         names = self._color.topic_name, self._depth.topic_name

@@ -83,6 +83,8 @@ def _node(context: LaunchContext) -> list[Node]:
         # Later files win: the camera over the defaults, the user's own file over the camera.
         files.insert(len(files) if Path(files[0]) == config / "default.yaml" else 0, file)
         topics = {name: named[name] if topic == TOPICS[name] else topic for name, topic in topics.items()}
+        # For launch files that include this one.
+        context.launch_configurations.update(topics)
     return [
         Node(
             package="d2a2_ros",

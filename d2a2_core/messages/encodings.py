@@ -22,6 +22,7 @@ from d2a2_core import images
 from d2a2_core.depth.units import MILLIMETRE
 from d2a2_core.errors import CodedError
 from d2a2_core.images import MOST_COLOR_PIXELS, MOST_DEPTH_PIXELS
+from d2a2_core.messages.compressed_depth import HEADER, inverse_depth
 from d2a2_core.messages.rvl import decode_rvl
 
 #: encoding: (dtype, channels), for what is read without any library
@@ -36,8 +37,6 @@ _DEPTH_ALONE = ("16UC1", "32FC1")
 # Metres per count where nobody says otherwise, by the kind of dtype.
 _BY_ENCODING = {"f": 1.0, "u": MILLIMETRE}
 
-#: of compressedDepth: format (an enum, and padding), then the two quantisation parameters of 32FC1
-_COMPRESSED_DEPTH_HEADER = struct.Struct("<iff")
 #: of RVL in it: columns, rows
 _RVL_SIZE = struct.Struct("<II")
 
@@ -196,9 +195,8 @@ def compressed_color_array(msg: Any) -> np.ndarray:
 def compressed_depth_array(msg: Any, unit: float = 0.0) -> np.ndarray:
     """Depth (h, w) float32 metres of a sensor_msgs/CompressedImage as compressed_depth_image_transport writes it.
 
-    That is a header of 12 bytes and a 16-bit image, PNG or RVL: of counts for 16UC1; for 32FC1 of d = a / z + b with a, b
-    in the header, 0 invalid, see ros-perception/image_transport_plugins, compressed_depth_image_transport/src/codec.cpp.
-    A 16-bit PNG without that header (format "png", as image_transport's "compressed" makes of 16UC1) is read too.
+    That is a header and a 16-bit image, PNG or RVL, see :mod:`d2a2_core.messages.compressed_depth`. A 16-bit PNG without that
+    header (format "png", as image_transport's "compressed" makes of 16UC1) is read too.
 
     Args:
         msg: sensor_msgs/CompressedImage.
@@ -211,12 +209,7 @@ def compressed_depth_array(msg: Any, unit: float = 0.0) -> np.ndarray:
     pixels = _rvl(payload) if _is_rvl(msg.format) else _depth_png(payload, msg.format)
     if _source_encoding(msg.format) != "32FC1":
         return _metres(pixels, unit)
-    depth = pixels.astype(np.float32)
-    with np.errstate(all="ignore"):
-        depth -= np.float32(b)
-        np.divide(np.float32(a), depth, out=depth)
-    depth[pixels == 0] = np.nan
-    return _metres(depth, unit)
+    return _metres(inverse_depth(pixels, a, b), unit)
 
 
 def metres_per_count(msg: Any) -> float:
@@ -282,10 +275,10 @@ def _depth_payload(msg: Any) -> tuple[bytes, tuple[float, float]]:
         )
     if not is_compressed_depth(msg.format):
         return data, (0.0, 0.0)
-    if len(data) < _COMPRESSED_DEPTH_HEADER.size:
+    if len(data) < HEADER.size:
         raise FrameError("truncated", f"depth image is truncated: {len(data)} bytes of {name!r}")
-    _, a, b = _COMPRESSED_DEPTH_HEADER.unpack_from(data)
-    return data[_COMPRESSED_DEPTH_HEADER.size :], (a, b)
+    _, a, b = HEADER.unpack_from(data)
+    return data[HEADER.size :], (a, b)
 
 
 def _opened_depth(payload: bytes, format: str) -> ImageFile:

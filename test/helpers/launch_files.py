@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
@@ -22,14 +23,22 @@ service.include_launch_description(LaunchDescription([include]))
 sys.exit(service.run())
 """
 
-# Stands where the node's executable is and writes down what rcl makes of the command line.
-PROBE = f"""#!{sys.executable}
+OUR_TOPICS = ("color/image_raw", "color/camera_info", "depth/image_raw", "depth/camera_info")
+
+
+def probe(topics: Iterable[str] = OUR_TOPICS) -> str:
+    """A script that stands where a node's executable is and writes down what rcl makes of the command line.
+
+    Args:
+        topics: Names as the node itself calls them; the script writes what they are remapped to.
+    """
+    return f"""#!{sys.executable}
 import json, os, sys
 from pathlib import Path
 import rclpy
 rclpy.init()
 node = rclpy.create_node(Path(__file__).name, automatically_declare_parameters_from_overrides=True)
-topics = ["color/image_raw", "color/camera_info", "depth/image_raw", "depth/camera_info"]
+topics = {list(topics)}
 Path(__file__).with_suffix(".json").write_text(json.dumps({{
     "name": node.get_fully_qualified_name(),
     "topics": [node.resolve_topic_name(topic) for topic in topics],
@@ -38,6 +47,9 @@ Path(__file__).with_suffix(".json").write_text(json.dumps({{
     "environment": dict(os.environ),
 }}))
 """
+
+
+PROBE = probe()
 
 
 class Installed:
@@ -52,9 +64,11 @@ class Installed:
         for name in ("launch", "config"):
             (self.share / name).symlink_to(repo / name)
 
-    def executable(self, name: str, text: str) -> Path:
-        """Installs a script."""
-        path = self.prefix / "lib" / "d2a2_ros" / name
+    def executable(self, name: str, text: str, package: str = "d2a2_ros") -> Path:
+        """Installs a script, and its package where there is none yet."""
+        path = self.prefix / "lib" / package / name
+        path.parent.mkdir(exist_ok=True)
+        (self.prefix / "share" / "ament_index" / "resource_index" / "packages" / package).touch()
         path.write_text(text)
         path.chmod(0o755)
         return path
@@ -72,9 +86,10 @@ class Installed:
         )  # fmt: skip
 
     def probe(self, file: str, *arguments: str, **environment: str) -> dict[str, dict]:
-        """Launches with probes for executables; returns what each of them saw."""
-        probes = [self.executable(name, PROBE) for name in ("upsample_node", "recording_player")]
+        """Launches with probes for our executables; returns what each probe saw, those installed before too."""
+        for name in ("upsample_node", "recording_player"):
+            self.executable(name, PROBE)
         process = self.start(file, *arguments, **environment)
         output, _ = process.communicate(timeout=120)
         assert process.returncode == 0, output
-        return {p.name: json.loads(f.read_text()) for p in probes if (f := p.with_suffix(".json")).exists()}
+        return {file.stem: json.loads(file.read_text()) for file in (self.prefix / "lib").glob("*/*.json")}

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from launch_files import Installed
+from parameter_files import declared
 
 rclpy = pytest.importorskip(
     "rclpy", reason="needs rclpy (make venv installs it from PyPI; on a ROS machine source ROS)"
@@ -17,24 +18,12 @@ from d2a2_ros.parameters import NodeParameters  # noqa: E402
 FOLDER = Path(__file__).resolve().parents[2] / "config" / "cameras"
 CAMERAS = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != "topics")
 TOPICS = {"color_image", "color_info", "depth_image", "depth_info"}
-RCLPYS_OWN = ("use_sim_time", "start_type_description_service")
 NAME = re.compile(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*")  # of a topic
 
 
 @pytest.fixture(scope="module")
 def table():
     return yaml.safe_load((FOLDER / "topics.yaml").read_text(encoding="utf-8"))
-
-
-def declared(path: Path) -> dict:
-    """The parameters of a node that was given ``path``, as rcl parses them."""
-    context = rclpy.Context()
-    rclpy.init(args=["--ros-args", "--params-file", str(path)], context=context)
-    try:
-        node = rclpy.create_node("upsample_node", context=context, automatically_declare_parameters_from_overrides=True)
-        return {name: p.value for name, p in node.get_parameters_by_prefix("").items() if name not in RCLPYS_OWN}
-    finally:
-        rclpy.shutdown(context=context)
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,11 @@ from image_messages import png
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image
 
+from d2a2_ros import node as node_module
 from d2a2_ros.images import depth_array
 
 DEPTH = "depth_upsampled/image_raw"
+COMPRESSED = f"{DEPTH}/compressedDepth"
 
 
 def problem(b):
@@ -71,3 +73,56 @@ def test_claimed_sizes_cost_a_pair_and_no_more(bench):
     assert b.node.statistics["unusable"] == 2
     assert any("colour: compressed colour image is of 65535x65535 pixels" in w for w in b.warnings)
     assert any("depth: compressed depth image is of 8192x8192 pixels" in w for w in b.warnings)
+
+
+@pytest.mark.parametrize(("encoding", "tolerance"), [("32FC1", 1.5**2 / 20200), ("16UC1", 0.0)])
+def test_compressed_depth_is_the_depth_image(bench, encoding, tolerance):
+    b = bench(compressed_output=True, output_encoding=encoding)
+    b.listen(DEPTH, Image)
+    b.listen(COMPRESSED, CompressedImage)
+    depth = np.full((8, 12), 1500, np.uint16)
+    depth[2:6, 2:6] = 0
+    b.node.set_parameters([Parameter("max_fill_px", value=0.0)])
+    b.send_pair(3.0, depth=depth)
+    raw, packed = b.wait_for(DEPTH)[0], b.wait_for(COMPRESSED)[0]
+    assert packed.format == f"{encoding}; compressedDepth png"
+    assert packed.header == raw.header
+    expected, got = depth_array(raw), depth_array(packed)
+    # 0 is how a 16-bit image says that there is no depth.
+    unknown = ~(expected > 0)
+    assert unknown.any()
+    np.testing.assert_array_equal(~(got > 0), unknown)
+    np.testing.assert_allclose(got[~unknown], expected[~unknown], rtol=1e-6, atol=tolerance)
+
+
+def test_compressed_depth_alone_makes_the_node_compute(bench):
+    b = bench(compressed_output=True)
+    b.listen(COMPRESSED, CompressedImage)
+    b.send_pair()
+    np.testing.assert_allclose(depth_array(b.wait_for(COMPRESSED)[0]), 1.5, atol=0.05)
+    assert b.node.statistics["unwanted"] == 0
+
+
+def test_depth_is_compressed_only_for_a_subscriber(bench, monkeypatch):
+    made = []
+    real = node_module.to_compressed_depth
+    monkeypatch.setattr(node_module, "to_compressed_depth", lambda *given: made.append(given) or real(*given))
+    b = bench(compressed_output=True)
+    b.listen(DEPTH, Image)
+    b.send_pair(1.0)
+    b.wait_for(DEPTH)
+    b.wait(lambda: b.node.statistics["published"] == 1)
+    assert not made
+    b.listen(COMPRESSED, CompressedImage)
+    b.send_pair(2.0)
+    b.wait_for(COMPRESSED)
+    assert len(made) == 1
+
+
+def test_without_compressed_output_there_is_no_such_topic(bench):
+    b = bench()
+    names = {publisher.topic_name for publisher in b.node.publishers}
+    assert f"/{DEPTH}" in names
+    assert f"/{COMPRESSED}" not in names
+    # The publisher is made at the start.
+    assert not b.node.set_parameters([Parameter("compressed_output", value=True)])[0].successful

@@ -361,7 +361,9 @@ def test_the_log_holds_a_bounded_number_of_bounded_lines():
 @pytest.fixture
 def silence():
     subscription = types.SimpleNamespace(topic_name="/image", msg_type=Image)
-    node = types.SimpleNamespace(count_publishers=lambda _: 0, get_publishers_info_by_topic=lambda _: [])
+    node = types.SimpleNamespace(
+        count_publishers=lambda _: 0, get_publishers_info_by_topic=lambda _: [], subscriptions=[], publishers=[]
+    )
     return Silence(node, subscription, subscription, 0.015)
 
 

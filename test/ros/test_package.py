@@ -203,6 +203,21 @@ def test_every_parameter_has_an_effect(repo):
     assert not without, without
 
 
+def test_setup_installs_every_launch_file_and_configuration(repo, monkeypatch):
+    given = {}
+    monkeypatch.chdir(repo)
+    monkeypatch.setattr("setuptools.setup", lambda **arguments: given.update(arguments))
+    runpy.run_path("setup.py")
+    installed = {(folder, file) for folder, files in given["data_files"] for file in files}
+    missing = {
+        path
+        for folder, suffixes in (("launch", {".py"}), ("config", {".yaml", ".xml"}))
+        for path in (p.relative_to(repo) for p in (repo / folder).rglob("*") if p.suffix in suffixes)
+        if (f"share/d2a2_ros/{path.parent}", str(path)) not in installed
+    }
+    assert not missing, missing
+
+
 def test_generator_tells_of_a_page_without_its_marks(repo):
     generate = runpy.run_path(str(repo / "scripts" / "generate_docs.py"))["GENERATED"]
     with pytest.raises(ValueError, match="end of settings"):
@@ -211,14 +226,14 @@ def test_generator_tells_of_a_page_without_its_marks(repo):
 
 def test_topics_page_has_every_topic(repo):
     """Each topic that the node's code names."""
+    pytest.importorskip("rclpy", reason="the node's outputs need rclpy")
+    from d2a2_ros.node import OUTPUTS
+
     page = (repo / "docs" / "topics.md").read_text()
     tree = ast.parse((repo / "d2a2_ros" / "node.py").read_text())
     strings = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
     topics = {s for s in strings if re.fullmatch(r"(color|depth)/\w+|/diagnostics", s)}
     # The outputs' topics are made of their names.
-    names = next(
-        n.value.keys for n in tree.body if isinstance(n, ast.Assign) and getattr(n.targets[0], "id", "") == "OUTPUTS"
-    )
-    topics |= {f"depth_upsampled/{name.value}" for name in names}
+    topics |= {f"depth_upsampled/{name}" for name in OUTPUTS}
     assert len(topics) >= 8
     assert not {topic for topic in topics if f"`{topic}`" not in page}
