@@ -26,6 +26,7 @@ from d2a2_core.geometry import CameraPair, Registration, write_ply
 from d2a2_core.pictures import colorize_depth, contact_sheet, enlarge_nearest, error_map
 from d2a2_core.pipeline import DepthPipeline
 from d2a2_core.recording import Frame, Recording, RecordingError
+from d2a2_core.runtime import compiled_cache
 from d2a2_core.weights import DEFAULT_WEIGHTS, WeightsError
 from d2a2_ros.environment import PROCESS, PROFILE_VARIABLES
 
@@ -111,8 +112,11 @@ def _time_one_frame(recording: Recording, weights: str) -> tuple[float, float, i
 
 
 def first_pause(seconds: float) -> float:
-    """Seconds of pause after the first frame, which takes the node ``seconds``: longer, but not until it misses images."""
-    return seconds + min(seconds, 8.0)
+    """Seconds of pause after the first frame, until the node is as fast as it gets, but not until it misses images.
+
+    Where models are kept, it only has to read what took ``seconds`` here to compile.
+    """
+    return min(2 * seconds, 8.0 if compiled_cache.folder() is None else 5.0)
 
 
 def _extrinsics(recording: Recording) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections import deque
 from collections.abc import Callable
 
 from torch import Tensor
@@ -29,8 +30,10 @@ class StartingRuntime(Runtime):
         self._choose, self._reserve = choose, reserve
         self._chosen: Runtime | None = None
         self._failed = ""
-        self._worker: threading.Thread | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # held while something gets ready
+        self._waiting: deque[Callable[[Runtime], None]] = deque()
+        self._working = False
+        self._waiting_lock = threading.Lock()
         self.device, self.scales, self.takes_trust = reserve.device, reserve.scales, reserve.takes_trust
         self.computes(reserve)
 
@@ -48,22 +51,32 @@ class StartingRuntime(Runtime):
         self.problem = self._failed or runtime.problem
         self.starting = runtime is self._reserve and not self._failed
 
-    @property
-    def can_prepare(self) -> bool:
-        """Whether the thread is free, or waited for, and of use."""
-        return not self._failed and (self.patient or self._worker is None or not self._worker.is_alive())
-
     def prepare(self, work: Callable[[Runtime], None]) -> None:
         """Does something with the chosen runtime: in the thread, unless ``patient`` is set."""
         if self.patient:
             self._prepare(work)
             return
-        self._worker = threading.Thread(target=self._prepare, args=(work,), daemon=True)
-        self._worker.start()
+        with self._waiting_lock:
+            self._waiting.append(work)
+            if self._working:
+                return
+            self._working = True
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            with self._waiting_lock:
+                if not self._waiting:
+                    self._working = False
+                    return
+                work = self._waiting.popleft()
+            self._prepare(work)
 
     def _prepare(self, work: Callable[[Runtime], None]) -> None:
         try:
             with self._lock:
+                if self._failed:
+                    return
                 if self._chosen is None:
                     self._chosen = self._choose()
                 work(self._chosen)
@@ -80,12 +93,14 @@ class _StartingGraph(Graph):
         self._runtime, self._make, self._profiled, self._reserve = runtime, make, profiled, reserve
         self._by_reserve: Graph | None = None
         self._by_chosen: tuple[Runtime, Graph] | None = None
+        self._asked: set[Sizes] = set()
         self._ready: set[Sizes] = set()
         self._last: Graph | None = None
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         sizes = tuple(tuple(x.shape) for x in inputs)
-        if sizes not in self._ready and self._runtime.can_prepare:
+        if sizes not in self._ready and (sizes not in self._asked or self._runtime.patient):
+            self._asked.add(sizes)
             # Copies: what a frame is read from may be overwritten by the next one.
             kept = [x.clone() for x in inputs]
             self._runtime.prepare(lambda chosen: self._compute_first(chosen, sizes, kept))

@@ -103,6 +103,19 @@ def test_each_size_gets_ready_by_itself():
     wait_until(lambda: graph(large)[0].max() == 3.0)
 
 
+def test_graphs_get_ready_one_after_another_without_further_frames():
+    begin = threading.Event()
+    chosen = Fixed("fast", 3.0, begin)
+    runtime = StartingRuntime(lambda: chosen, Fixed("torch", 2.0))
+    graphs, x = [runtime.whole(lambda network: None) for _ in range(3)], torch.ones(1, 1, 4, 4)
+    for graph in graphs:
+        graph(x)
+        graph(x)  # asks no second time
+    begin.set()
+    wait_until(lambda: len(chosen.seen) == 3)
+    wait_until(lambda: all(graph(x)[0].max() == 3.0 for graph in graphs))
+
+
 def test_what_gets_ready_is_not_disturbed_by_the_next_frame():
     begin = threading.Event()
     chosen = Fixed("fast", 3.0, begin)
