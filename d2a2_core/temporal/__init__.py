@@ -1,0 +1,1 @@
+"""Depth over time: what the frames before have shown."""
