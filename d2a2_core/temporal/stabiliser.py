@@ -11,13 +11,14 @@ import numpy as np
 from d2a2_core.depth.provenance import Provenance
 from d2a2_core.errors import CodedError
 from d2a2_core.geometry import Camera, Extrinsics
-from d2a2_core.temporal.fusion import Belief, Rules, first, fuse
+from d2a2_core.temporal.fusion import Belief, Rules, fuse, start
 from d2a2_core.temporal.warp import seen_from
 
 MODES = ("off", "still", "moving")
 _CUT_SHARE, _CUT_BIAS = 0.5, 0.75  # fewer pixels that agree, or a larger mean innovation (standard deviations), is another scene
 _DRIFT_M = 0.001  # error of a pose from one frame to the next
-_UNKNOWN = 1.0  # square metres, the variance of depth whose sigma is not known
+_UNKNOWN = np.float32(100)  # square metres, the variance of depth whose sigma is not known
+_LEAST = np.float32(1e-8)
 _HEADER = struct.Struct("<I")
 # Without a sigma: the noise of a ToF camera, 0.001 + 0.0008 z^2 metres (d2a2_core.data.sensors.tof), times what the network
 # makes of it, by provenance.
@@ -38,7 +39,7 @@ class StabiliserSettings:
         max_gap_s: After a longer pause between two stamps nothing of before is used.
         shared_error: Share of sigma^2 that is the same in every frame of a scene, and so does not average out, in [0, 1).
         gate: A measurement replaces what was known when it differs by more than so many standard deviations of the difference.
-        gate_abs, gate_rel: Or by more than the larger of these, metres and share of the depth.
+        narrow_abs, narrow_rel: Where something moves also by more than the larger of these, metres and share of the depth.
     """
 
     temporal: str = "off"
@@ -47,8 +48,8 @@ class StabiliserSettings:
     max_gap_s: float = 0.5
     shared_error: float = 0.4
     gate: float = 3.0
-    gate_abs: float = 0.03
-    gate_rel: float = 0.02
+    narrow_abs: float = 0.1
+    narrow_rel: float = 0.1
 
     def __post_init__(self) -> None:
         if self.temporal not in MODES:
@@ -58,18 +59,18 @@ class StabiliserSettings:
                 f"expected memory_frames of at least 1, max_gap_s and gate above 0, got {self.memory_frames}, "
                 f"{self.max_gap_s} and {self.gate}"
             )
-        if not (0 <= self.shared_error < 1 and min(self.remember_s, self.gate_abs, self.gate_rel) >= 0):
+        if not (0 <= self.shared_error < 1 and min(self.remember_s, self.narrow_abs, self.narrow_rel) >= 0):
             raise ValueError(
-                f"expected shared_error in [0, 1), remember_s, gate_abs and gate_rel of at least 0, got {self.shared_error}, "
-                f"{self.remember_s}, {self.gate_abs} and {self.gate_rel}"
+                f"expected shared_error in [0, 1), remember_s, narrow_abs and narrow_rel of at least 0, got {self.shared_error}, "
+                f"{self.remember_s}, {self.narrow_abs} and {self.narrow_rel}"
             )
 
     @property
     def rules(self) -> Rules:
         """The numbers of the filter."""
         return Rules(
-            memory=self.memory_frames, shared=self.shared_error, gate=self.gate, gate_abs=self.gate_abs, gate_rel=self.gate_rel,
-            remember_s=self.remember_s,
+            memory=self.memory_frames, shared=self.shared_error, gate=self.gate, narrow_abs=self.narrow_abs, narrow_rel=self.narrow_rel,
+            narrow=self.temporal == "moving", remember_s=self.remember_s,
         )  # fmt: skip
 
 
@@ -139,18 +140,22 @@ class Stabiliser:
         pose = _checked(depth, sigma, provenance, camera, pose)
         variance = _variance(depth, sigma, provenance)
         why = self._why_restart(depth, camera, stamp_ns, pose)
-        rules, agreeing, remembered = self.settings.rules, 1.0, None
+        rules, agreeing = self.settings.rules, 1.0
         if not why:
-            fused = fuse(self._before(depth, camera, pose), depth, variance, (stamp_ns - self._stamp_ns) * 1e-9, rules)
-            belief, remembered, agreeing = fused.belief, fused.remembered, fused.agreeing
+            if self.settings.temporal == "moving":
+                self._look_from(pose, depth)
+            fused = fuse(self._belief, depth, variance, (stamp_ns - self._stamp_ns) * 1e-9, rules)
+            agreeing = fused.agreeing
             if agreeing < _CUT_SHARE or abs(fused.bias) > _CUT_BIAS:
                 why = "cut"
+            elif fused.remembered.any():
+                provenance = np.where(fused.remembered, np.uint8(Provenance.REMEMBERED), provenance)
         if why:
-            belief, remembered = first(depth, variance, rules), None
-        self._belief, self._camera, self._stamp_ns, self._pose = belief, camera, stamp_ns, pose
-        if remembered is not None and remembered.any():
-            provenance = np.where(remembered, np.uint8(Provenance.REMEMBERED), provenance)
-        return Stabilised(belief.depth.copy(), _sigma(belief) if sigma is not None else None, provenance, why, agreeing)
+            if self._belief is None or self._belief.depth.shape != depth.shape:
+                self._belief, self._spare = Belief.empty(depth.shape), Belief.empty(depth.shape)
+            start(self._belief, depth, variance, rules)
+        self._camera, self._stamp_ns, self._pose = camera, stamp_ns, pose
+        return Stabilised(self._belief.depth.copy(), None if sigma is None else _sigma(self._belief), provenance, why, agreeing)
 
     def _why_restart(self, depth: np.ndarray, camera: Camera | None, stamp_ns: int, pose: np.ndarray | None) -> str:
         """Why what was known does not fit this frame; empty where it does."""
@@ -171,13 +176,10 @@ class Stabiliser:
                 return "no_pose"
         return ""
 
-    def _before(self, depth: np.ndarray, camera: Camera | None, pose: np.ndarray | None) -> Belief:
-        """What was known, seen from this frame's camera."""
-        assert self._belief is not None
-        if self.settings.temporal == "still":
-            return self._belief
-        assert camera is not None and pose is not None and self._pose is not None
-        return seen_from(self._belief, np.linalg.inv(pose) @ self._pose, camera, depth, _DRIFT_M)
+    def _look_from(self, pose: np.ndarray, depth: np.ndarray) -> None:
+        """Brings what is known into the view of a new pose of the camera."""
+        seen_from(self._belief, np.linalg.inv(pose) @ self._pose, self._camera, depth, _DRIFT_M, self._spare)
+        self._belief, self._spare = self._spare, self._belief
 
     # -- state ---------------------------------------------------------------------------------------------------------
 
@@ -244,10 +246,15 @@ def _variance(depth: np.ndarray, sigma: np.ndarray | None, provenance: np.ndarra
     if sigma is None:
         sigma = (np.float32(_NOISE_M[0]) + np.float32(_NOISE_M[1]) * depth * depth) * _FACTOR[provenance]
     # Holes have no sigma. Depth without one is hardly believed.
-    return np.maximum(np.nan_to_num(sigma * sigma, nan=_UNKNOWN, posinf=_UNKNOWN), np.float32(1e-8))
+    variance = np.multiply(sigma, sigma, dtype=np.float32)
+    np.fmin(variance, _UNKNOWN, out=variance)
+    return np.maximum(variance, _LEAST, out=variance)
 
 
 def _sigma(belief: Belief) -> np.ndarray:
-    sigma = np.sqrt(belief.noise + belief.shared)
-    sigma[np.isnan(belief.depth)] = np.nan
+    sigma = belief.noise + belief.shared
+    np.sqrt(sigma, out=sigma)
+    holes = np.isnan(belief.depth)
+    if holes.any():
+        sigma[holes] = np.nan
     return sigma

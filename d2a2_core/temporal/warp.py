@@ -1,11 +1,11 @@
 """What was known in the view of one pose of the camera, seen from another.
 
 Each pixel of the new frame looks up its own place in the old view: its measured depth makes it a point, and the point's place in
-the old view is found with the poses. That needs no z-buffer and leaves no gaps: where something hid the point, the old depth
+the old view follows from the poses. That needs no z-buffer and leaves no gaps: where something hid the point, the old depth
 there is another, and the gate of :mod:`d2a2_core.temporal.fusion` refuses it. Holes of the new frame have no depth to look up
-with; there the old points are projected forward, the nearest one wins.
+with; there the old points are projected forward, and the nearest one wins.
 
-Convention: see :mod:`d2a2_core.geometry.camera`; poses are camera-to-world.
+Convention: see :mod:`d2a2_core.geometry.camera`; motions are (4, 4), x_new = M x_old, metres.
 """
 
 from __future__ import annotations
@@ -13,94 +13,101 @@ from __future__ import annotations
 import numpy as np
 
 from d2a2_core.geometry import Camera
-from d2a2_core.temporal.fusion import Belief
+from d2a2_core.temporal.fusion import Belief, bands
 
-_SAME_SURFACE = 0.01  # a mean of four neighbours that is farther than this share from the nearest one mixes surfaces
+# Shares of the depth by which the mean of four neighbours may be off the nearest one: up to the first they are one surface. Beyond
+# the second they lie on a depth edge, which moves by up to half a pixel in every lookup: the frame stands alone there.
+_SAME_SURFACE, _EDGE = 0.01, 0.05
 
 
-def seen_from(belief: Belief, old_to_new: np.ndarray, camera: Camera, depth: np.ndarray, drift_m: float) -> Belief:
-    """What was known, at the pixels of a new frame.
+def seen_from(belief: Belief, motion: np.ndarray, camera: Camera, depth: np.ndarray, drift_m: float, out: Belief) -> None:
+    """What is known, at the pixels of a new frame.
 
     Args:
         belief: In the old view.
-        old_to_new: (4, 4), from the old camera's frame to the new one's, metres.
+        motion: (4, 4) from the old camera's frame to the new one's.
         camera: Of both views.
         depth: (H, W) float32 metres, the new frame's; NaN in holes.
-        drift_m: Error of the motion, added to the belief's noise.
+        drift_m: Error of the motion in metres, added to the noise.
+        out: Is filled.
     """
-    new_to_old = np.linalg.inv(old_to_new)
-    result = _looked_up(belief, new_to_old, camera, depth)
+    back = np.linalg.inv(motion)
+    for rows in bands(depth.shape):
+        _look_up(belief, back, camera, depth, rows, out)
+    out.noise += np.float32(drift_m**2)
     holes = np.isnan(depth)
     if holes.any():
-        _carry_into(holes, result, belief, old_to_new, camera)
-    result.noise += np.float32(drift_m**2)
-    return result
+        _carry(belief, motion, camera, holes, out)
 
 
-def _looked_up(belief: Belief, new_to_old: np.ndarray, camera: Camera, depth: np.ndarray) -> Belief:
-    """At pixels with depth: what the old view knew of the same point, NaN elsewhere."""
-    u, v, z = _project(depth, new_to_old, camera)
+def _look_up(belief: Belief, back: np.ndarray, camera: Camera, depth: np.ndarray, rows: slice, out: Belief) -> None:
+    """Rows of ``out``: what was known of the points that the new frame's pixels show, NaN where that is nothing."""
     height, width = depth.shape
-    # NaN compares false.
-    inside = (u > -0.5) & (u < width - 0.5) & (v > -0.5) & (v < height - 0.5) & (z > 0)
-    u, v = np.where(inside, u, 0), np.where(inside, v, 0)
-    column, row = np.rint(u).astype(np.int32), np.rint(v).astype(np.int32)
-    nearest = row * np.int32(width) + column
-    old = belief.depth.ravel()
-    single = old.take(nearest)
-    mixed = _bilinear(belief.depth, u, v)
-    # Beside an edge or a hole the nearest pixel alone speaks.
-    smooth = np.abs(mixed - single) <= _SAME_SURFACE * single
-    there = np.where(smooth, mixed, single)
-    # Along the new ray: Z_old = c z + t with c = row 3 of R times the ray.
-    slope = (z - np.float32(new_to_old[2, 3])) / depth
-    there = (there - np.float32(new_to_old[2, 3])) / slope
-    there[~inside] = np.nan
-    return Belief(there, belief.noise.take(nearest), belief.shared.take(nearest), belief.age.take(nearest))
+    u, v, z = _project(depth[rows], back, camera, rows)
+    inside = (u > -0.5) & (u < width - 0.5) & (v > -0.5) & (v < height - 0.5) & (z > 0)  # NaN is not
+    if not inside.all():
+        u, v = np.where(inside, u, 0), np.where(inside, v, 0)
+    column, row = u.astype(np.intp), v.astype(np.intp)  # both are at least -0.5: down to 0
+    np.minimum(column, width - 2, out=column)
+    np.minimum(row, height - 2, out=row)
+    x, y = (np.clip(fraction, 0, 1, dtype=np.float32) for fraction in (u - column, v - row))
+    at = row * width + column
+    top, bottom = at, at + width
+    flat = belief.depth.reshape(-1)
+    left, right, low_left, low_right = (flat.take(place, mode="clip") for place in (top, top + 1, bottom, bottom + 1))
+    upper, lower = left + x * (right - left), low_left + x * (low_right - low_left)
+    mixed = upper + y * (lower - upper)
+    at += (x > 0.5) + (y > 0.5) * np.intp(width)
+    single = flat.take(at, mode="clip")
+    off = np.abs(mixed - single)
+    known = np.where(off <= _SAME_SURFACE * single, mixed, single)
+    # Along the new ray old depth is linear in new depth: Z = c z + t with c the third row of R times the ray.
+    shift = np.float32(back[2, 3])
+    np.subtract(known, shift, out=known)
+    np.multiply(known, depth[rows], out=known)
+    np.divide(known, z - shift, out=out.depth[rows], where=inside)
+    np.copyto(out.depth[rows], np.nan, where=~inside | (off > _EDGE * single))
+    for now, past in ((out.noise, belief.noise), (out.shared, belief.shared)):
+        np.take(past.reshape(-1), at, out=now[rows], mode="clip")
+    out.age[rows] = 0
 
 
-def _bilinear(image: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """(H, W) at fractional pixels inside of it; NaN where a neighbour is NaN."""
-    height, width = image.shape
-    u0, v0 = np.minimum(u, width - 1.001).astype(np.int32), np.minimum(v, height - 1.001).astype(np.int32)
-    u0, v0 = np.maximum(u0, 0), np.maximum(v0, 0)
-    x, y = np.clip(u - u0, 0, 1).astype(np.float32), np.clip(v - v0, 0, 1).astype(np.float32)
-    at = v0 * np.int32(width) + u0
-    flat = image.ravel()
-    a, b, c, d = (flat.take(at + np.int32(step)) for step in (0, 1, width, width + 1))
-    top, bottom = a + x * (b - a), c + x * (d - c)
-    return top + y * (bottom - top)
-
-
-def _carry_into(holes: np.ndarray, result: Belief, belief: Belief, old_to_new: np.ndarray, camera: Camera) -> None:
-    """Writes into ``result`` what old points land in holes of the new frame."""
-    u, v, z = _project(belief.depth, old_to_new, camera)
+def _carry(belief: Belief, motion: np.ndarray, camera: Camera, holes: np.ndarray, out: Belief) -> None:
+    """Writes into ``out`` the old points that land in holes of the new frame."""
     height, width = holes.shape
-    with np.errstate(invalid="ignore"):
-        inside = (u > -0.5) & (u < width - 0.5) & (v > -0.5) & (v < height - 0.5) & (z > 0)
-    source = np.flatnonzero(inside)
-    target = np.rint(v.ravel()[source]).astype(np.int64) * width + np.rint(u.ravel()[source]).astype(np.int64)
-    into = holes.ravel()[target]
+    u, v, z = _project(belief.depth, motion, camera, slice(0, height))
+    source = np.flatnonzero((u > -0.5) & (u < width - 0.5) & (v > -0.5) & (v < height - 0.5) & (z > 0))
+    target = np.rint(v.reshape(-1)[source]).astype(np.intp) * width + np.rint(u.reshape(-1)[source]).astype(np.intp)
+    into = holes.reshape(-1)[target]
     source, target = source[into], target[into]
-    # The last one written stays: the nearest.
-    order = np.argsort(-z.ravel()[source], kind="stable")
+    order = np.argsort(-z.reshape(-1)[source], kind="stable")  # the last one written stays: the nearest
     source, target = source[order], target[order]
-    for now, past in zip(result.arrays(), belief.arrays(), strict=True):
-        now.ravel()[target] = past.ravel()[source]
-    result.depth.ravel()[target] = z.ravel()[source]
+    for now, past in zip(out.arrays(), (z, belief.noise, belief.shared, belief.age), strict=True):
+        now.reshape(-1)[target] = past.reshape(-1)[source]
 
 
-def _project(depth: np.ndarray, motion: np.ndarray, camera: Camera) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pixels u, v and depth z in another view of the points of a depth image, all (H, W) float32; NaN where depth is."""
-    rotation, translation = motion[:3, :3].astype(np.float32), motion[:3, 3].astype(np.float32)
-    rays = camera.rays()
-    x, y = rays[..., 0], rays[..., 1]
-    turned = (rotation[i, 0] * x + rotation[i, 1] * y + rotation[i, 2] for i in range(3))
-    x, y, z = (depth * ray + t for ray, t in zip(turned, translation, strict=True))
-    if camera.distorted:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            pixels = camera.project(np.stack((x, y, z), -1)).astype(np.float32)
-        return pixels[..., 0], pixels[..., 1], z
+def _project(
+    depth: np.ndarray, motion: np.ndarray, camera: Camera, rows: slice
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pixels u, v and depth z in the other view of the points that some rows show, float32; NaN where ``depth`` is."""
+    matrix = motion[:3].astype(np.float32)
+    rays = camera.rays()[rows]
+    x, y = np.ascontiguousarray(rays[..., 0]), np.ascontiguousarray(rays[..., 1])
+    moved = []
+    for a, b, c, t in matrix:
+        axis = a * x
+        axis += b * y
+        axis += c
+        axis *= depth
+        axis += t
+        moved.append(axis)
+    x, y, z = moved
     with np.errstate(invalid="ignore", divide="ignore"):
-        inverse = 1 / z
-    return camera.fx * x * inverse + camera.cx, camera.fy * y * inverse + camera.cy, z
+        if camera.distorted:
+            pixels = camera.project(np.stack(moved, -1)).astype(np.float32)
+            return pixels[..., 0], pixels[..., 1], z
+        x *= np.float32(camera.fx) / z
+        y *= np.float32(camera.fy) / z
+    x += np.float32(camera.cx)
+    y += np.float32(camera.cy)
+    return x, y, z

@@ -23,13 +23,13 @@ import numpy as np
 from tqdm import tqdm
 
 from d2a2_core.data.scenes.generate import closed, models_of, random_intrinsics
-from d2a2_core.data.scenes.render import Light, Material, Mesh, Scene, render, render_depth
+from d2a2_core.data.scenes.render import Material, Mesh, Scene, render, render_depth
 from d2a2_core.data.scenes.room_shapes import box
 from d2a2_core.data.scenes.rooms import close_view, make_room
 from d2a2_core.data.sensors.tof import simulate_tof
 from d2a2_core.depth.units import to_millimetres
 from d2a2_core.documents import check_schema, read_json
-from d2a2_core.files import check_outputs, replacing, write_png
+from d2a2_core.files import check_outputs, is_our_png, replacing, write_png
 
 MOTIONS = ("still", "camera", "object")
 DEPTH_SCALE = 4
@@ -112,10 +112,10 @@ class SequenceFrame:
 
 
 def make_sequence(settings: SequenceSettings, number: int) -> tuple[np.ndarray, Iterator[SequenceFrame]]:
-    """The frames of a sequence, rendered as they are asked for.
+    """A furnished room and its sequence.
 
     Returns:
-        (3, 3) K of the camera, and the frames.
+        (3, 3) K of the camera, and the frames, see :func:`film`.
 
     Raises:
         FileNotFoundError: No furniture models. ImportError: Rendering needs ``embreex``.
@@ -124,12 +124,43 @@ def make_sequence(settings: SequenceSettings, number: int) -> tuple[np.ndarray, 
     room = make_room(models_of(settings.furniture, settings.licences), rng)
     intrinsics = random_intrinsics(settings.size, rng)
     start = close_view(room, intrinsics, *settings.size, rng)
-    poses = camera_path(start, settings.frames, rng) if settings.motion == "camera" else [start] * settings.frames
-    things: list[Mesh] = []
-    if settings.motion == "object":
-        depth = closed(render_depth(room, intrinsics, start, *settings.size))
-        things = passing_box(depth, intrinsics, start, settings.frames, rng)
-    return intrinsics, _shoot(room, intrinsics, poses, things, settings, rng)
+    return intrinsics, film(room, intrinsics, start, settings, rng)
+
+
+def film(
+    room: Scene, intrinsics: np.ndarray, start: np.ndarray, settings: SequenceSettings, rng: np.random.Generator
+) -> Iterator[SequenceFrame]:
+    """Renders the frames of a sequence as they are asked for.
+
+    Args:
+        room: What does not move.
+        intrinsics: (3, 3) K.
+        start: (4, 4) camera-to-world of the first frame.
+        settings: Its furniture and seed are not used.
+        rng: Decides the motion and the noise.
+    """
+    width, height = settings.size
+    poses, things = [start] * settings.frames, []
+    if settings.motion == "camera":
+        poses = camera_path(start, settings.frames, rng)
+    elif settings.motion == "object":
+        things = passing_box(closed(render_depth(room, intrinsics, start, width, height)), intrinsics, start, settings.frames, rng)
+    gain, shot = 0.0, None
+    for number, pose in enumerate(poses):
+        if shot is None or settings.motion == "camera":
+            color, truth = render(room, intrinsics, pose, width, height, seed=int(rng.integers(1 << 31)))
+            shot = color, closed(truth)
+        color, truth = shot
+        moving = np.zeros(truth.shape, bool)
+        if things:
+            alone = Scene([things[number]], room.lights, room.ambient, room.size)
+            thing, z = render(alone, intrinsics, pose, width, height, supersample=1)
+            moving = z < truth
+            color, truth = np.where(moving[..., None], thing, color), np.where(moving, z, truth)
+        gain = gain or _gain(color)
+        color = _exposed(color, gain, rng)
+        depth = simulate_tof(truth, (height // DEPTH_SCALE, width // DEPTH_SCALE), rng, rgb=color)
+        yield SequenceFrame(color, depth, truth.astype(np.float32), moving, pose, round(number * 1e9 / RATE_HZ))
 
 
 def camera_path(start: np.ndarray, count: int, rng: np.random.Generator) -> list[np.ndarray]:
@@ -180,38 +211,6 @@ def passing_box(
     return meshes
 
 
-def _shoot(
-    room: Scene,
-    intrinsics: np.ndarray,
-    poses: list[np.ndarray],
-    things: list[Mesh],
-    settings: SequenceSettings,
-    rng: np.random.Generator,
-) -> Iterator[SequenceFrame]:
-    width, height = settings.size
-    gain, before, shot = None, None, None
-    for number, pose in enumerate(poses):
-        if shot is None or not np.array_equal(pose, before):
-            color, truth = render(room, intrinsics, pose, width, height, seed=int(rng.integers(1 << 31)))
-            shot, before = (color, closed(truth)), pose
-        color, truth = shot
-        moving = np.zeros(truth.shape, bool)
-        if things:
-            alone = Scene([things[number]], _light(room), room.ambient, room.size)
-            thing, z = render(alone, intrinsics, pose, width, height, supersample=1)
-            moving = z < truth
-            color, truth = np.where(moving[..., None], thing, color), np.where(moving, z, truth)
-        gain = gain or _gain(color)
-        color = _exposed(color, gain, rng)
-        depth = simulate_tof(truth, (height // DEPTH_SCALE, width // DEPTH_SCALE), rng, rgb=color)
-        stamp = round(number * 1e9 / RATE_HZ)
-        yield SequenceFrame(color, depth, truth.astype(np.float32), moving, pose, stamp)
-
-
-def _light(room: Scene) -> list[Light]:
-    return room.lights
-
-
 def _gain(color: np.ndarray) -> float:
     """By which light is multiplied in all frames, so that the first one is exposed as cameras do."""
     middle = max(float(np.median((color.astype(np.float32) / 255) ** 2.2)), 1e-3)
@@ -229,6 +228,12 @@ def _exposed(color: np.ndarray, gain: float, rng: np.random.Generator) -> np.nda
 
 def generate_sequences(settings: SequenceSettings, count: int, folder: str | Path, quiet: bool = False) -> int:
     """Writes the sequences that a folder lacks, each into a folder of its own; returns how many those were.
+
+    Args:
+        settings: Of all of them.
+        count: Their number.
+        folder: Is made where it is missing.
+        quiet: No progress bar (there is none anyway where the standard error is no terminal).
 
     Raises:
         ValueError: A sequence that is there was made with other settings.
@@ -265,8 +270,10 @@ def _poses(path: Path) -> dict[str, Any]:
 def _complete(folder: Path, settings: SequenceSettings) -> bool:
     path = folder / "poses.json"
     if not path.exists():
-        if folder.exists():
-            check_outputs([folder / "calibration.json"])
+        # A sequence that was cut off begins with a picture of ours; else the folder is somebody's recording.
+        begun = folder / "000.color.png"
+        check_outputs([begun], is_our_png)
+        check_outputs([] if begun.exists() else [folder / "calibration.json"])
         return False
     there = _poses(path).get("settings")
     if there != _described(settings):
