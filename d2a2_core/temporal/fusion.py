@@ -4,9 +4,10 @@ Of a frame's error variance sigma^2 a share is the same from frame to frame: a n
 mistake again. Only the rest averages out. So the filter holds two variances for each pixel, P of what averages out and B of
 what does not, and what it publishes is sqrt(P + B), which never falls below sqrt(B):
 
-    R = (1 - shared) sigma^2,  K = max(P / (P + R), 1 / memory),  depth += K (z - depth),  P = K R,  B += K (shared sigma^2 - B)
+    R = (1 - shared) sigma^2,  K = P / (P + R),  depth += K (z - depth),  P = K R,  B += K (shared sigma^2 - B)
 
-A measurement that disagrees replaces the pixel: depth = z, P = R, B = shared sigma^2. Nothing is averaged with what disagrees.
+So that K does not fall below 1 / memory while sigma stays the same, P first grows to P memory / (memory - 1), but never beyond
+R / (memory - 1). A measurement that disagrees replaces the pixel: depth = z, P = R, B = shared sigma^2. Nothing is averaged with what disagrees.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ def fuse(belief: Belief, depth: np.ndarray, variance: np.ndarray, seconds: float
         agree = new.near & ~(new.far & (in_moving | rules.narrow)) & ~in_replaced
         known += np.count_nonzero(new.known)
         agreeing += np.count_nonzero(agree)
-        now = new.fused(was, agree, rules)
+        now = new.fused(was, agree)
         if not new.known.all():
             age = was.age + np.float32(seconds)
             kept = np.isnan(z) & ~np.isnan(was.depth) & (age <= rules.remember_s) & ~in_moving & ~in_replaced
@@ -173,15 +174,18 @@ class _Comparison:
         self.known = np.isfinite(self.innovation)
         if not self.known.all():
             np.copyto(self.innovation, 0, where=~self.known)
-        self.spread = was.noise + self.noise
+        rest = np.float32(max(rules.memory - 1, 1e-6))
+        self.spread = np.minimum(was.noise * (1 + 1 / rest), self.noise / rest)
+        np.maximum(self.spread, was.noise, out=self.spread)
+        self.spread += self.noise
         self.deviation = np.clip(self.innovation / np.sqrt(self.spread), -gate, gate)
         self.near = (np.abs(self.deviation) < gate) & self.known
         narrow = np.fmax(np.float32(rules.narrow_rel) * depth, np.float32(rules.narrow_abs))
         self.far = np.abs(self.innovation) > narrow
 
-    def fused(self, was: Belief, agree: np.ndarray, rules: Rules) -> Belief:
+    def fused(self, was: Belief, agree: np.ndarray) -> Belief:
         """The fused rows; the frame's own values where they do not agree."""
-        weight = np.minimum(self.noise / self.spread, np.float32(1 - 1 / rules.memory))  # 1 - K
+        weight = self.noise / self.spread  # 1 - K
         weight *= agree
         return Belief(
             self.depth - weight * self.innovation,

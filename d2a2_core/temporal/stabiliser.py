@@ -47,7 +47,7 @@ class StabiliserSettings:
     remember_s: float = 0.5
     max_gap_s: float = 0.5
     shared_error: float = 0.4
-    gate: float = 3.0
+    gate: float = 4.0
     narrow_abs: float = 0.1
     narrow_rel: float = 0.1
 
@@ -108,6 +108,7 @@ class Stabiliser:
     def reset(self) -> None:
         """Forgets the stream so far."""
         self._belief: Belief | None = None
+        self._spare: Belief | None = None  # for the next frame's, in "moving"
         self._camera: Camera | None = None
         self._stamp_ns = 0
         self._pose: np.ndarray | None = None
@@ -152,7 +153,7 @@ class Stabiliser:
                 provenance = np.where(fused.remembered, np.uint8(Provenance.REMEMBERED), provenance)
         if why:
             if self._belief is None or self._belief.depth.shape != depth.shape:
-                self._belief, self._spare = Belief.empty(depth.shape), Belief.empty(depth.shape)
+                self._belief, self._spare = Belief.empty(depth.shape), None
             start(self._belief, depth, variance, rules)
         self._camera, self._stamp_ns, self._pose = camera, stamp_ns, pose
         return Stabilised(self._belief.depth.copy(), None if sigma is None else _sigma(self._belief), provenance, why, agreeing)
@@ -178,6 +179,7 @@ class Stabiliser:
 
     def _look_from(self, pose: np.ndarray, depth: np.ndarray) -> None:
         """Brings what is known into the view of a new pose of the camera."""
+        self._spare = self._spare or Belief.empty(depth.shape)
         seen_from(self._belief, np.linalg.inv(pose) @ self._pose, self._camera, depth, _DRIFT_M, self._spare)
         self._belief, self._spare = self._spare, self._belief
 

@@ -50,7 +50,7 @@ def _look_up(belief: Belief, back: np.ndarray, camera: Camera, depth: np.ndarray
     column, row = u.astype(np.intp), v.astype(np.intp)  # both are at least -0.5: down to 0
     np.minimum(column, width - 2, out=column)
     np.minimum(row, height - 2, out=row)
-    x, y = (np.clip(fraction, 0, 1, dtype=np.float32) for fraction in (u - column, v - row))
+    x, y = (u - column).astype(np.float32), (v - row).astype(np.float32)  # beyond the outer pixels' centres: extrapolates
     at = row * width + column
     top, bottom = at, at + width
     flat = belief.depth.reshape(-1)
@@ -65,8 +65,10 @@ def _look_up(belief: Belief, back: np.ndarray, camera: Camera, depth: np.ndarray
     shift = np.float32(back[2, 3])
     np.subtract(known, shift, out=known)
     np.multiply(known, depth[rows], out=known)
-    np.divide(known, z - shift, out=out.depth[rows], where=inside)
-    np.copyto(out.depth[rows], np.nan, where=~inside | (off > _EDGE * single))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        known /= z - shift
+    np.copyto(known, np.nan, where=~(inside & (known > 0)) | (off > _EDGE * single))
+    out.depth[rows] = known
     for now, past in ((out.noise, belief.noise), (out.shared, belief.shared)):
         np.take(past.reshape(-1), at, out=now[rows], mode="clip")
     out.age[rows] = 0
