@@ -81,8 +81,8 @@ def _generate_options(p: argparse.ArgumentParser) -> None:
         "--scenes",
         required=True,
         choices=(*KINDS, "sequences"),
-        help="mixed is rooms and clutter; all but shapes need models. sequences: folder recordings in rooms, with exact depth and "
-        "poses, for `d2a2 upsample` and for what works over time",
+        help="mixed is rooms and clutter; all but shapes need models. sequences: folder recordings in rooms, with exact depth "
+        "and poses, for `d2a2 upsample` and for what works over time",
     )
     p.add_argument("--count", type=int, required=True)
     p.add_argument("--motion", default="camera", choices=MOTIONS, help="sequences: what moves")

@@ -67,7 +67,9 @@ def read_shots(folder: str | Path, pipeline: DepthPipeline) -> list[Shot]:
         frame = recording[index]
         result = pipeline.process(CameraPair(color=frame.color, depth=frame.depth, **recording.views()))
         if result.sigma is None or result.camera is None or frame.truth is None:
-            raise ValueError(f"{folder}: expected a sequence with calibration and truth, and weights with an uncertainty head")
+            raise ValueError(
+                f"{folder}: expected a sequence with calibration and truth, and weights with an uncertainty head"
+            )
         moving = np.asarray(Image.open(Path(folder) / f"{name}.moving.png")) > 0
         shots.append(
             Shot(result.depth, result.sigma, result.provenance, frame.truth, moving, pose, stamp, result.camera)
@@ -91,10 +93,14 @@ def simulated_shots(
         points = back_project(frame.truth, camera) @ frame.pose[:3, :3].T + frame.pose[:3, 3]
         stays = np.sqrt(2 / len(waves)) * np.sin(points @ waves.T + phases).sum(-1)
         v, u = np.mgrid[:height, :width] + 0.5 * np.stack([_smooth(frame.truth.shape, 3, rng) for _ in range(2)])
-        jittered = frame.truth[np.clip(np.rint(v), 0, height - 1).astype(int), np.clip(np.rint(u), 0, width - 1).astype(int)]
+        jittered = frame.truth[
+            np.clip(np.rint(v), 0, height - 1).astype(int), np.clip(np.rint(u), 0, width - 1).astype(int)
+        ]
         step = ndimage.maximum_filter(frame.truth, 3) - ndimage.minimum_filter(frame.truth, 3)
         sigma = np.maximum(2 * (0.001 + 0.0008 * frame.truth**2), np.where(step > 0.05 * frame.truth, 0.4 * step, 0))
-        noise = np.minimum(sigma, 0.02) * (np.sqrt(shared) * stays + np.sqrt(1 - shared) * _smooth(frame.truth.shape, 1.5, rng))
+        noise = np.minimum(sigma, 0.02) * (
+            np.sqrt(shared) * stays + np.sqrt(1 - shared) * _smooth(frame.truth.shape, 1.5, rng)
+        )
         holes = blobs(frame.truth.shape, 3.0, 4.0, rng)
         depth = np.where(holes, np.nan, jittered + noise).astype(np.float32)
         provenance = np.where(holes, Provenance.NONE, Provenance.MEASURED).astype(np.uint8)
@@ -145,7 +151,10 @@ def figures(shots: Sequence[Shot]) -> dict[str, float]:
         changed = np.zeros_like(moving)
         changed[1:] = moving[1:] != moving[:-1]
         found |= {"moving": _rms(errors[moving]), "static": _rms(errors[~moving])}
-        found |= {"ghosts": float((left & (errors < -limit)).sum()), "late": float((changed & (np.abs(errors) > limit)).sum())}
+        found |= {
+            "ghosts": float((left & (errors < -limit)).sum()),
+            "late": float((changed & (np.abs(errors) > limit)).sum()),
+        }
     return found
 
 

@@ -6,8 +6,8 @@ what does not, and what it publishes is sqrt(P + B), which never falls below sqr
 
     R = (1 - shared) sigma^2,  K = P / (P + R),  depth += K (z - depth),  P = K R,  B += K (shared sigma^2 - B)
 
-So that K does not fall below 1 / memory while sigma stays the same, P first grows to P memory / (memory - 1), but never beyond
-R / (memory - 1). A measurement that disagrees replaces the pixel: depth = z, P = R, B = shared sigma^2. Nothing is averaged with what disagrees.
+P first grows to P memory / (memory - 1), but not beyond R / (memory - 1): so K is at least 1 / memory while sigma stays the same.
+A measurement that disagrees replaces the pixel: depth = z, P = R, B = shared sigma^2. It is never averaged with what was known.
 """
 
 from __future__ import annotations
@@ -226,7 +226,9 @@ class _Tiles:
         # Columns of bool fit into a byte: a tile has fewer than 2 TILE rows.
         plane, kind = (plane.view(np.uint8), np.uint8) if plane.dtype == bool else (plane, np.float32)
         ends = np.cumsum(band.heights)
-        rows = np.stack([plane[end - height : end].sum(axis=0, dtype=kind) for end, height in zip(ends, band.heights, strict=True)])
+        rows = np.stack(
+            [plane[end - height : end].sum(axis=0, dtype=kind) for end, height in zip(ends, band.heights, strict=True)]
+        )
         return np.add.reduceat(rows.astype(np.float32), np.cumsum(self._widths) - self._widths, axis=1)
 
     def enlarge(self, cells: np.ndarray, band: _Band) -> np.ndarray:

@@ -15,7 +15,10 @@ from d2a2_core.temporal.fusion import Belief, Rules, fuse, start
 from d2a2_core.temporal.warp import seen_from
 
 MODES = ("off", "still", "moving")
-_CUT_SHARE, _CUT_BIAS = 0.5, 0.75  # fewer pixels that agree, or a larger mean innovation (standard deviations), is another scene
+_CUT_SHARE, _CUT_BIAS = (
+    0.5,
+    0.75,
+)  # fewer pixels that agree, or a larger mean innovation (standard deviations), is another scene
 _DRIFT_M = 0.001  # error of a pose from one frame to the next
 _UNKNOWN = np.float32(100)  # square metres, the variance of depth whose sigma is not known
 _LEAST = np.float32(1e-8)
@@ -69,9 +72,14 @@ class StabiliserSettings:
     def rules(self) -> Rules:
         """The numbers of the filter."""
         return Rules(
-            memory=self.memory_frames, shared=self.shared_error, gate=self.gate, narrow_abs=self.narrow_abs, narrow_rel=self.narrow_rel,
-            narrow=self.temporal == "moving", remember_s=self.remember_s,
-        )  # fmt: skip
+            memory=self.memory_frames,
+            shared=self.shared_error,
+            gate=self.gate,
+            narrow_abs=self.narrow_abs,
+            narrow_rel=self.narrow_rel,
+            narrow=self.temporal == "moving",
+            remember_s=self.remember_s,
+        )
 
 
 @dataclass(frozen=True)
@@ -130,7 +138,7 @@ class Stabiliser:
             provenance: (H, W) uint8, :class:`d2a2_core.Provenance`.
             camera: Camera of these images; needed for "moving".
             stamp_ns: Nanoseconds.
-            pose: (4, 4) from the camera's optical frame to a fixed frame, metres; for "moving". Without one the frame stands alone.
+            pose: (4, 4) from the camera's optical frame to a fixed frame, metres; needed for "moving".
 
         Raises:
             CodedError: Code "sizes": the images or the camera differ in size. Code "pose": no rigid transform.
@@ -156,7 +164,9 @@ class Stabiliser:
                 self._belief, self._spare = Belief.empty(depth.shape), None
             start(self._belief, depth, variance, rules)
         self._camera, self._stamp_ns, self._pose = camera, stamp_ns, pose
-        return Stabilised(self._belief.depth.copy(), None if sigma is None else _sigma(self._belief), provenance, why, agreeing)
+        return Stabilised(
+            self._belief.depth.copy(), None if sigma is None else _sigma(self._belief), provenance, why, agreeing
+        )
 
     def _why_restart(self, depth: np.ndarray, camera: Camera | None, stamp_ns: int, pose: np.ndarray | None) -> str:
         """Why what was known does not fit this frame; empty where it does."""
@@ -228,7 +238,9 @@ def _checked(
     if camera is not None:
         shapes.add((camera.height, camera.width))
     if len(shapes) != 1 or depth.ndim != 2:
-        raise CodedError("sizes", f"expected depth, sigma, provenance and camera of one size (H, W), got {sorted(shapes)}")
+        raise CodedError(
+            "sizes", f"expected depth, sigma, provenance and camera of one size (H, W), got {sorted(shapes)}"
+        )
     if pose is None:
         return None
     matrix = np.asarray(pose, np.float64)

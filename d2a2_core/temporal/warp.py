@@ -15,12 +15,14 @@ import numpy as np
 from d2a2_core.geometry import Camera
 from d2a2_core.temporal.fusion import Belief, bands
 
-# Shares of the depth by which the mean of four neighbours may be off the nearest one: up to the first they are one surface. Beyond
-# the second they lie on a depth edge, which moves by up to half a pixel in every lookup: the frame stands alone there.
+# Shares of the depth by which the mean of four neighbours may be off the nearest one: up to the first they are one surface.
+# Beyond the second they lie on a depth edge, which every lookup moves by up to half a pixel: the frame stands alone there.
 _SAME_SURFACE, _EDGE = 0.01, 0.05
 
 
-def seen_from(belief: Belief, motion: np.ndarray, camera: Camera, depth: np.ndarray, drift_m: float, out: Belief) -> None:
+def seen_from(
+    belief: Belief, motion: np.ndarray, camera: Camera, depth: np.ndarray, drift_m: float, out: Belief
+) -> None:
     """What is known, at the pixels of a new frame.
 
     Args:
@@ -50,7 +52,10 @@ def _look_up(belief: Belief, back: np.ndarray, camera: Camera, depth: np.ndarray
     column, row = u.astype(np.intp), v.astype(np.intp)  # both are at least -0.5: down to 0
     np.minimum(column, width - 2, out=column)
     np.minimum(row, height - 2, out=row)
-    x, y = (u - column).astype(np.float32), (v - row).astype(np.float32)  # beyond the outer pixels' centres: extrapolates
+    x, y = (
+        (u - column).astype(np.float32),
+        (v - row).astype(np.float32),
+    )  # beyond the outer pixels' centres: extrapolates
     at = row * width + column
     top, bottom = at, at + width
     flat = belief.depth.reshape(-1)
@@ -77,15 +82,21 @@ def _look_up(belief: Belief, back: np.ndarray, camera: Camera, depth: np.ndarray
 def _carry(belief: Belief, motion: np.ndarray, camera: Camera, holes: np.ndarray, out: Belief) -> None:
     """Writes into ``out`` the old points that land in holes of the new frame."""
     height, width = holes.shape
-    u, v, z = _project(belief.depth, motion, camera, slice(0, height))
-    source = np.flatnonzero((u > -0.5) & (u < width - 0.5) & (v > -0.5) & (v < height - 0.5) & (z > 0))
-    target = np.rint(v.reshape(-1)[source]).astype(np.intp) * width + np.rint(u.reshape(-1)[source]).astype(np.intp)
-    into = holes.reshape(-1)[target]
-    source, target = source[into], target[into]
-    order = np.argsort(-z.reshape(-1)[source], kind="stable")  # the last one written stays: the nearest
+    found = []
+    for rows in bands(holes.shape):
+        u, v, z = _project(belief.depth[rows], motion, camera, rows)
+        inside = (u > -0.5) & (u < width - 0.5) & (v > -0.5) & (v < height - 0.5) & (z > 0)
+        source = np.flatnonzero(inside)
+        u, v, z = (np.take(values, source) for values in (u, v, z))
+        target = np.rint(v).astype(np.intp) * width + np.rint(u).astype(np.intp)
+        into = np.flatnonzero(holes.take(target))
+        found.append((source[into] + rows.start * width, target[into], z[into]))
+    source, target, z = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    order = np.argsort(-z, kind="stable")  # the last one written stays: the nearest
     source, target = source[order], target[order]
-    for now, past in zip(out.arrays(), (z, belief.noise, belief.shared, belief.age), strict=True):
-        now.reshape(-1)[target] = past.reshape(-1)[source]
+    out.depth.reshape(-1)[target] = z[order]
+    for now, past in ((out.noise, belief.noise), (out.shared, belief.shared), (out.age, belief.age)):
+        now.reshape(-1)[target] = past.take(source)
 
 
 def _project(

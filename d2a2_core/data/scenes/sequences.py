@@ -144,7 +144,9 @@ def film(
     if settings.motion == "camera":
         poses = camera_path(start, settings.frames, rng)
     elif settings.motion == "object":
-        things = passing_box(closed(render_depth(room, intrinsics, start, width, height)), intrinsics, start, settings.frames, rng)
+        things = passing_box(
+            closed(render_depth(room, intrinsics, start, width, height)), intrinsics, start, settings.frames, rng
+        )
     gain, shot = 0.0, None
     for number, pose in enumerate(poses):
         if shot is None or settings.motion == "camera":
@@ -277,7 +279,9 @@ def _complete(folder: Path, settings: SequenceSettings) -> bool:
         return False
     there = _poses(path).get("settings")
     if there != _described(settings):
-        raise ValueError(f"{folder} was made with other settings ({there}); go on with the same, or name another folder")
+        raise ValueError(
+            f"{folder} was made with other settings ({there}); go on with the same, or name another folder"
+        )
     return True
 
 

@@ -25,7 +25,9 @@ def unfurnished(monkeypatch):
 def points(frame):
     """World points (H, W, 3) of a frame's exact depth."""
     v, u = np.mgrid[: SIZE[1], : SIZE[0]]
-    rays = np.stack([(u - INTRINSICS[0, 2]) / INTRINSICS[0, 0], (v - INTRINSICS[1, 2]) / INTRINSICS[1, 1], np.ones_like(u)], -1)
+    rays = np.stack(
+        [(u - INTRINSICS[0, 2]) / INTRINSICS[0, 0], (v - INTRINSICS[1, 2]) / INTRINSICS[1, 1], np.ones_like(u)], -1
+    )
     return (rays * frame.truth[..., None]) @ frame.pose[:3, :3].T + frame.pose[:3, 3]
 
 

@@ -69,7 +69,9 @@ def test_what_disagrees_replaces_at_once_and_nothing_else_changes(step):
     np.testing.assert_allclose(belief.noise[0, 0], 25e-6 / 11, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("narrow", "moves", "fused"), [(False, False, True), (False, True, False), (True, False, False)])
+@pytest.mark.parametrize(
+    ("narrow", "moves", "fused"), [(False, False, True), (False, True, False), (True, False, False)]
+)
 def test_a_wide_sigma_does_not_let_what_moves_be_averaged(narrow, moves, fused):
     """At edges sigma is decimetres, and the gate with it; beside something that moves the narrow gate counts."""
     rules = Rules(**PLAIN | {"narrow": narrow})

@@ -111,7 +111,10 @@ def test_holes_are_remembered_and_say_so():
 
 def test_remembered_points_are_in_the_cloud_that_asks_for_them():
     depth, provenance = np.ones((1, 6), np.float32), np.arange(6, dtype=np.uint8)[None]
-    kept = {which: list(np.flatnonzero(np.isfinite(only(which, depth, provenance)))) for which in ("filled", "remembered", "all")}
+    kept = {
+        which: list(np.flatnonzero(np.isfinite(only(which, depth, provenance))))
+        for which in ("filled", "remembered", "all")
+    }
     assert kept == {"filled": [1, 2, 3], "remembered": [1, 2, 3, 5], "all": [0, 1, 2, 3, 4, 5]}
 
 
@@ -216,7 +219,9 @@ def test_a_resumed_stream_is_equal(mode):
     assert 16 * depth.size < len(state) < 16 * depth.size + 1000
 
 
-@pytest.mark.parametrize("damage", [lambda s: s[:-3], lambda s: s + b"12", lambda s: b"", lambda s: s[:10], lambda s: b"\xff" * len(s)])
+@pytest.mark.parametrize(
+    "damage", [lambda s: s[:-3], lambda s: s + b"12", lambda s: b"", lambda s: s[:10], lambda s: b"\xff" * len(s)]
+)
 def test_a_damaged_state_is_refused_and_the_stream_starts_anew(damage):
     b = Bench()
     b.feed(scene())
