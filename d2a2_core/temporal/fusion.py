@@ -19,6 +19,7 @@ import numpy as np
 TILE = 16  # pixels; several LR cells, whose errors are mostly independent of one another
 _TILE_BIAS = 1.0  # mean innovation of a tile, in standard deviations, from which all of it is replaced
 _BUSY = 0.12  # share of a tile's pixels that differ by more than the narrow gate where something moves
+_EVERY = 2  # tiles are judged by every second row: neighbours err alike anyway
 _BAND = 1 << 15  # pixels; what is computed at a time stays in a processor's cache
 
 
@@ -46,6 +47,10 @@ class Belief:
     def arrays(self) -> tuple[np.ndarray, ...]:
         """All four, in the order of the attributes."""
         return self.depth, self.noise, self.shared, self.age
+
+    def copy(self) -> Belief:
+        """Arrays of its own."""
+        return Belief(*(array.copy() for array in self.arrays()))
 
     def rows(self, rows: slice) -> Belief:
         """A view of some rows."""
@@ -110,23 +115,23 @@ def fuse(belief: Belief, depth: np.ndarray, variance: np.ndarray, seconds: float
     tiles = _Tiles(depth.shape)
     moving, replaced, bias = _judge(tiles, belief, depth, variance, rules)
     remembered, known, agreeing = np.zeros(depth.shape, bool), 0, 0
+    new = _Comparison(tiles.largest, rules)
     for band in tiles.bands:
         was, z = belief.rows(band.rows), depth[band.rows]
-        new = _Comparison(was, z, variance[band.rows], rules)
+        new.compare(was, z, variance[band.rows])
         in_moving, in_replaced = tiles.enlarge(moving, band), tiles.enlarge(replaced, band)
         agree = new.near & ~(new.far & (in_moving | rules.narrow)) & ~in_replaced
         known += np.count_nonzero(new.known)
         agreeing += np.count_nonzero(agree)
-        now = new.fused(was, agree)
-        if not new.known.all():
-            age = was.age + np.float32(seconds)
-            kept = np.isnan(z) & ~np.isnan(was.depth) & (age <= rules.remember_s) & ~in_moving & ~in_replaced
-            for fused, past in zip(now.arrays(), (was.depth, was.noise, was.shared, age), strict=True):
-                np.copyto(fused, past, where=kept)
+        past = None if new.known.all() else was.copy()
+        new.update(was, agree)
+        if past is not None:
+            past.age += np.float32(seconds)
+            kept = np.isnan(z) & ~np.isnan(past.depth) & (past.age <= rules.remember_s) & ~in_moving & ~in_replaced
+            for array, before in zip(was.arrays(), past.arrays(), strict=True):
+                np.copyto(array, before, where=kept)
             remembered[band.rows] = kept
-        for array, fused in zip(was.arrays(), now.arrays(), strict=True):
-            array[:] = fused
-    return Fused(remembered, agreeing / known if known else 1.0, bias / max(known, 1))
+    return Fused(remembered, agreeing / known if known else 1.0, bias)
 
 
 def _judge(
@@ -140,25 +145,27 @@ def _judge(
     cells: a tile whose mean innovation is large is replaced as a whole.
 
     Returns:
-        Tiles (h, w) bool around which something moves, tiles (h, w) bool to replace, and the sum of all innovations in
+        Tiles (h, w) bool around which something moves, tiles (h, w) bool to replace, and the mean of all innovations in
         standard deviations.
     """
-    sums = []
+    sums, new = [], _Comparison(tiles.largest, rules)
     for band in tiles.bands:
-        new = _Comparison(belief.rows(band.rows), depth[band.rows], variance[band.rows], rules)
-        sums.append([tiles.sums(plane, band) for plane in (new.known, new.far, new.deviation)])
+        rows = slice(band.rows.start, band.rows.stop, _EVERY)
+        new.compare(belief.rows(rows), depth[rows], variance[rows])
+        heights = -(-band.heights // _EVERY)
+        sums.append([tiles.sums(plane, heights) for plane in (new.known, new.far, new.deviation)])
     known, far, bias = (np.concatenate(parts) for parts in zip(*sums, strict=True))
     moving = far > _BUSY * known
     padded = np.pad(moving, 1)
     moving = np.lib.stride_tricks.sliding_window_view(padded, (3, 3)).any((2, 3))
-    return moving, np.abs(bias) > _TILE_BIAS * np.maximum(known, TILE), float(bias.sum())
+    return moving, np.abs(bias) > _TILE_BIAS * np.maximum(known, TILE), float(bias.sum() / max(known.sum(), 1))
 
 
 class _Comparison:
-    """Some rows of a frame beside what was known of them; attributes (h, W).
+    """Some rows of a frame beside what was known of them. One object serves all bands: fresh memory is slow.
 
-    Attributes:
-        noise, shared: The frame's share of the variance that averages out, and of the one that does not.
+    Attributes (h, W) after :meth:`compare`:
+        noise: R, the frame's variance that averages out.
         innovation: Metres, 0 where either is missing.
         spread: Variance of the innovation.
         deviation: Innovation in its standard deviations, at most the gate.
@@ -166,33 +173,49 @@ class _Comparison:
         near, far: Bool, within the gate; beyond the narrow one.
     """
 
-    def __init__(self, was: Belief, depth: np.ndarray, variance: np.ndarray, rules: Rules) -> None:
-        gate = np.float32(rules.gate)
-        self.depth = depth
-        self.noise, self.shared = np.float32(1 - rules.shared) * variance, np.float32(rules.shared) * variance
-        self.innovation = depth - was.depth
-        self.known = np.isfinite(self.innovation)
+    def __init__(self, shape: tuple[int, int], rules: Rules) -> None:
+        self._rules = rules
+        self._floats, self._bools = np.empty((5, *shape), np.float32), np.empty((3, *shape), bool)
+
+    def compare(self, was: Belief, depth: np.ndarray, variance: np.ndarray) -> None:
+        """Fills the attributes; arguments as in :func:`fuse`."""
+        rules, height = self._rules, len(depth)
+        self._depth, self._variance = depth, variance
+        self.noise, self.innovation, self.spread, self.deviation, self._scratch = self._floats[:, :height]
+        self.known, self.near, self.far = self._bools[:, :height]
+        np.multiply(variance, np.float32(1 - rules.shared), out=self.noise)
+        np.subtract(depth, was.depth, out=self.innovation)
+        np.isfinite(self.innovation, out=self.known)
         if not self.known.all():
             np.copyto(self.innovation, 0, where=~self.known)
         rest = np.float32(max(rules.memory - 1, 1e-6))
-        self.spread = np.minimum(was.noise * (1 + 1 / rest), self.noise / rest)
+        np.multiply(was.noise, 1 + 1 / rest, out=self.spread)
+        np.minimum(self.spread, np.multiply(self.noise, 1 / rest, out=self._scratch), out=self.spread)
         np.maximum(self.spread, was.noise, out=self.spread)
         self.spread += self.noise
-        self.deviation = np.clip(self.innovation / np.sqrt(self.spread), -gate, gate)
-        self.near = (np.abs(self.deviation) < gate) & self.known
-        narrow = np.fmax(np.float32(rules.narrow_rel) * depth, np.float32(rules.narrow_abs))
-        self.far = np.abs(self.innovation) > narrow
+        np.divide(self.innovation, np.sqrt(self.spread, out=self._scratch), out=self.deviation)
+        gate = np.float32(rules.gate)
+        np.clip(self.deviation, -gate, gate, out=self.deviation)
+        np.less(np.abs(self.deviation, out=self._scratch), gate, out=self.near)
+        self.near &= self.known
+        size = np.abs(self.innovation, out=self._scratch)
+        np.greater(size, np.float32(rules.narrow_abs), out=self.far)
+        if self.far.any():
+            self.far &= size > np.float32(rules.narrow_rel) * depth
 
-    def fused(self, was: Belief, agree: np.ndarray) -> Belief:
-        """The fused rows; the frame's own values where they do not agree."""
-        weight = self.noise / self.spread  # 1 - K
-        weight *= agree
-        return Belief(
-            self.depth - weight * self.innovation,
-            (1 - weight) * self.noise,
-            self.shared + weight * (was.shared - self.shared),
-            np.zeros_like(self.depth),
-        )
+    def update(self, was: Belief, agree: np.ndarray) -> None:
+        """Fuses the rows where they agree; elsewhere takes the frame's own values."""
+        gain = np.divide(self.noise, self.spread, out=self.deviation)
+        gain *= agree  # 1 - K
+        self.innovation *= gain
+        np.subtract(self._depth, self.innovation, out=was.depth)
+        np.subtract(1, gain, out=gain)
+        np.multiply(gain, self.noise, out=was.noise)
+        change = np.multiply(self._variance, np.float32(self._rules.shared), out=self._scratch)
+        change -= was.shared
+        change *= gain
+        was.shared += change
+        was.age[:] = 0
 
 
 @dataclass(frozen=True)
@@ -214,26 +237,27 @@ class _Tiles:
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         heights, self._widths = (_lengths(length) for length in shape)
+        self._columns = _indicator(self._widths)
         starts = np.concatenate(([0], np.cumsum(heights)))
         step = max(1, _BAND // (TILE * shape[1]))
         self.bands = [
             _Band(slice(starts[i], starts[min(i + step, len(heights))]), slice(i, i + step), heights[i : i + step])
             for i in range(0, len(heights), step)
         ]
+        self.largest = max(band.rows.stop - band.rows.start for band in self.bands), shape[1]
 
-    def sums(self, plane: np.ndarray, band: _Band) -> np.ndarray:
-        """Sums over the tiles of a band, (rows of tiles, columns of tiles) float32, of its (rows, W) float32 or bool."""
-        # Columns of bool fit into a byte: a tile has fewer than 2 TILE rows.
-        plane, kind = (plane.view(np.uint8), np.uint8) if plane.dtype == bool else (plane, np.float32)
-        ends = np.cumsum(band.heights)
-        rows = np.stack(
-            [plane[end - height : end].sum(axis=0, dtype=kind) for end, height in zip(ends, band.heights, strict=True)]
-        )
-        return np.add.reduceat(rows.astype(np.float32), np.cumsum(self._widths) - self._widths, axis=1)
+    def sums(self, plane: np.ndarray, heights: np.ndarray) -> np.ndarray:
+        """Sums over tiles, float32, of (rows, W) float32 or bool; ``heights`` are the rows of each row of tiles."""
+        return _indicator(heights).T @ plane.astype(np.float32, copy=False) @ self._columns
 
     def enlarge(self, cells: np.ndarray, band: _Band) -> np.ndarray:
         """The pixels (rows, W) of a band of all tiles' (h, w)."""
         return np.repeat(np.repeat(cells[band.cells], self._widths, axis=1), band.heights, axis=0)
+
+
+def _indicator(lengths: np.ndarray) -> np.ndarray:
+    """(sum of lengths, number of lengths) float32: 1 where a pixel belongs to a tile."""
+    return np.repeat(np.eye(len(lengths), dtype=np.float32), lengths, axis=0)
 
 
 def _lengths(length: int) -> np.ndarray:
