@@ -15,9 +15,7 @@ import numpy as np
 from d2a2_core.geometry import Camera
 from d2a2_core.temporal.fusion import Belief, bands
 
-# Shares of the depth by which the mean of four neighbours may be off the nearest one: up to the first they are one surface.
-# Beyond the second they lie on a depth edge, which every lookup moves by up to half a pixel: the frame stands alone there.
-_SAME_SURFACE, _EDGE = 0.01, 0.05
+_SAME_SURFACE = 0.01  # share of the depth up to which the mean of four neighbours may be off one of them
 
 
 def seen_from(
@@ -56,23 +54,27 @@ def _look_up(belief: Belief, back: np.ndarray, camera: Camera, depth: np.ndarray
         (u - column).astype(np.float32),
         (v - row).astype(np.float32),
     )  # beyond the outer pixels' centres: extrapolates
-    at = row * width + column
-    top, bottom = at, at + width
+    corner = row * width + column
     flat = belief.depth.reshape(-1)
-    left, right, low_left, low_right = (flat.take(place, mode="clip") for place in (top, top + 1, bottom, bottom + 1))
-    upper, lower = left + x * (right - left), low_left + x * (low_right - low_left)
-    mixed = upper + y * (lower - upper)
-    at += (x > 0.5) + (y > 0.5) * np.intp(width)
+    steps = np.array([0, 1, width, width + 1])
+    around = [flat.take(corner + step, mode="clip") for step in steps]
+    upper, lower = (left + x * (right - left) for left, right in (around[:2], around[2:]))
+    known = upper + y * (lower - upper)
+    at = corner + (x > 0.5) + (y > 0.5) * np.intp(width)
     single = flat.take(at, mode="clip")
-    off = np.abs(mixed - single)
-    known = np.where(off <= _SAME_SURFACE * single, mixed, single)
+    # Beside a depth edge or a hole one of the four speaks alone: the one that is most like what is seen now.
+    edges = np.flatnonzero(~(np.abs(known - single) <= _SAME_SURFACE * single))
+    choices = np.stack([values.take(edges) for values in around])
+    chosen = np.argmin(np.nan_to_num(np.abs(choices - z.take(edges)), nan=np.inf), axis=0)
+    known.reshape(-1)[edges] = np.take_along_axis(choices, chosen[None], 0)[0]
+    at.reshape(-1)[edges] = corner.take(edges) + steps[chosen]
     # Along the new ray old depth is linear in new depth: Z = c z + t with c the third row of R times the ray.
     shift = np.float32(back[2, 3])
     np.subtract(known, shift, out=known)
     np.multiply(known, depth[rows], out=known)
     with np.errstate(invalid="ignore", divide="ignore"):
         known /= z - shift
-    np.copyto(known, np.nan, where=~(inside & (known > 0)) | (off > _EDGE * single))
+    np.copyto(known, np.nan, where=~(inside & (known > 0)))
     out.depth[rows] = known
     for now, past in ((out.noise, belief.noise), (out.shared, belief.shared)):
         np.take(past.reshape(-1), at, out=now[rows], mode="clip")
