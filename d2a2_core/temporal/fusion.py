@@ -86,7 +86,7 @@ class Fused:
     Attributes:
         remembered: (H, W) bool, holes of the frame that keep what was seen before.
         agreeing: Share of the pixels known before and measured now that agree; 1 where there are none.
-        bias: Their mean innovation in standard deviations.
+        bias: Median over the tiles of their mean innovation, in standard deviations.
     """
 
     remembered: np.ndarray
@@ -145,8 +145,8 @@ def _judge(
     cells: a tile whose mean innovation is large is replaced as a whole.
 
     Returns:
-        Tiles (h, w) bool around which something moves, tiles (h, w) bool to replace, and the mean of all innovations in
-        standard deviations.
+        Tiles (h, w) bool around which something moves, tiles (h, w) bool to replace, and the median of the tiles' mean
+        innovations in standard deviations.
     """
     sums, new = [], _Comparison(tiles.largest, rules)
     for band in tiles.bands:
@@ -154,11 +154,13 @@ def _judge(
         new.compare(belief.rows(rows), depth[rows], variance[rows])
         heights = -(-band.heights // _EVERY)
         sums.append([tiles.sums(plane, heights) for plane in (new.known, new.far, new.deviation)])
-    known, far, bias = (np.concatenate(parts) for parts in zip(*sums, strict=True))
+    known, far, total = (np.concatenate(parts) for parts in zip(*sums, strict=True))
     moving = far > _BUSY * known
     padded = np.pad(moving, 1)
     moving = np.lib.stride_tricks.sliding_window_view(padded, (3, 3)).any((2, 3))
-    return moving, np.abs(bias) > _TILE_BIAS * np.maximum(known, TILE), float(bias.sum() / max(known.sum(), 1))
+    replaced = np.abs(total) > _TILE_BIAS * np.maximum(known, TILE)
+    means = total[known > 0] / known[known > 0]
+    return moving, replaced, float(np.median(means)) if len(means) else 0.0
 
 
 class _Comparison:

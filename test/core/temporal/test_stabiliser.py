@@ -197,6 +197,18 @@ def test_a_thing_that_crosses_leaves_no_ghost_and_no_lag():
         assert np.abs(result.depth - truth).max() < 6 * SIGMA
 
 
+def test_a_large_thing_that_comes_near_is_no_cut():
+    b = Bench()
+    for _ in range(8):
+        b.feed(b.noisy(scene()))
+    truth = scene()
+    truth[:, 46:] = 0.7
+    result = b.feed(b.noisy(truth))
+    assert result.restarted == ""
+    assert np.abs(result.depth - truth)[:, :32].mean() < 0.5 * SIGMA
+    assert np.abs(result.depth - truth).max() < 6 * SIGMA
+
+
 @pytest.mark.parametrize("mode", ["still", "moving"])
 def test_a_resumed_stream_is_equal(mode):
     def frames():
