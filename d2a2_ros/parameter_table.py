@@ -210,7 +210,7 @@ SPECS = (
         "points_provenance",
         "all",
         "Which points the cloud holds: measured; refined (measured ones and moved edges); filled (these and filled "
-        "holes); all.",
+        "holes); remembered (these and holes that keep what was seen there before); all.",
         choices=tuple(POINTS_PROVENANCE),
         live=True,
         details="See [Provenance](#provenance).",

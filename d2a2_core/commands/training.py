@@ -75,11 +75,18 @@ def _ablate(o: argparse.Namespace) -> None:
 
 def _generate_options(p: argparse.ArgumentParser) -> None:
     from d2a2_core.data.scenes.generate import KINDS
+    from d2a2_core.data.scenes.sequences import MOTIONS
 
     p.add_argument(
-        "--scenes", required=True, choices=KINDS, help="mixed is rooms and clutter; all but shapes need models"
+        "--scenes",
+        required=True,
+        choices=(*KINDS, "sequences"),
+        help="mixed is rooms and clutter; all but shapes need models. sequences: folder recordings in rooms, with exact depth "
+        "and poses, for `d2a2 upsample` and for what works over time",
     )
     p.add_argument("--count", type=int, required=True)
+    p.add_argument("--motion", default="camera", choices=MOTIONS, help="sequences: what moves")
+    p.add_argument("--frames", type=int, default=16, help="sequences: frames of each")
     add_size(p, "the images")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--out", type=Path, required=True, help="folder; scenes that are there stay")
@@ -101,12 +108,25 @@ def _generate(o: argparse.Namespace) -> None:
     from d2a2_core.data.scenes.scene_folder import write_preview
 
     height, width = parse_size(o.size)
+    if o.scenes == "sequences":
+        _generate_sequences(o, (width, height))
+        return
     check_outputs([o.out / "preview.png"] if o.preview else [], is_our_png)
     furniture = "" if o.scenes == "shapes" else str(o.furniture)
     made = generate(Settings(o.scenes, o.count, (width, height), o.seed, furniture, o.licences), o.out, o.workers)
     if o.preview:
         write_preview(o.out, o.out / "preview.png")
     print(f"{made} scenes written to {o.out}, which now has {o.count}")
+
+
+def _generate_sequences(o: argparse.Namespace, size: tuple[int, int]) -> None:
+    from d2a2_core.data.scenes.sequences import SequenceSettings, generate_sequences
+
+    if o.preview or o.workers > 1:
+        raise ValueError("--preview and --workers are not for sequences")
+    settings = SequenceSettings(o.motion, o.frames, size, o.seed, str(o.furniture), o.licences)
+    made = generate_sequences(settings, o.count, o.out)
+    print(f"{made} sequences written to {o.out}, which now has {o.count}")
 
 
 def _prepare_nyu_options(p: argparse.ArgumentParser) -> None:

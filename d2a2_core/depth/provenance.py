@@ -22,6 +22,7 @@ class Provenance(IntEnum):
     REMOVED = (
         4  #: the cell's measurement was rejected (flying, stray, out of range); depth is filled in, or NaN if too far
     )
+    REMEMBERED = 5  #: a hole of this frame that keeps what was seen there before; see :mod:`d2a2_core.temporal`
 
 
 #: what a cloud may hold, by name
@@ -30,6 +31,7 @@ POINTS_PROVENANCE = {
     "measured": (Provenance.MEASURED,),
     "refined": (Provenance.MEASURED, Provenance.REFINED),
     "filled": (Provenance.MEASURED, Provenance.REFINED, Provenance.FILLED),
+    "remembered": (Provenance.MEASURED, Provenance.REFINED, Provenance.FILLED, Provenance.REMEMBERED),
 }
 
 

@@ -142,9 +142,9 @@ def _room(settings: Settings, number: int, shared: dict) -> RGBD:
 
     if "scene" not in shared:
         rng = np.random.default_rng([settings.seed, number // BLOCK, 1])
-        shared["scene"] = make_room(_models(settings.furniture, settings.licences), rng, variety=rng.uniform(0.2, 0.8))
+        shared["scene"] = make_room(models_of(settings.furniture, settings.licences), rng, variety=rng.uniform(0.2, 0.8))
     rng = np.random.default_rng([settings.seed, number])
-    intrinsics = _intrinsics(settings.size, rng)
+    intrinsics = random_intrinsics(settings.size, rng)
     view = close_view if rng.random() < 0.6 else random_view
     return _shot(
         shared["scene"], intrinsics, lambda: view(shared["scene"], intrinsics, *settings.size, rng), settings, rng
@@ -157,8 +157,8 @@ def _clutter(settings: Settings, number: int, shared: dict) -> RGBD:
     heap = number // _CLUTTER_VIEWS
     if shared.get("heap") != heap:
         rng = np.random.default_rng([settings.seed, heap, 2])
-        intrinsics = _intrinsics(settings.size, rng)
-        scene = make_clutter(_models(settings.furniture, settings.licences), intrinsics, settings.size[::-1], rng)
+        intrinsics = random_intrinsics(settings.size, rng)
+        scene = make_clutter(models_of(settings.furniture, settings.licences), intrinsics, settings.size[::-1], rng)
         shared |= {"heap": heap, "scene": scene, "intrinsics": intrinsics}
     rng = np.random.default_rng([settings.seed, number])
     return _shot(shared["scene"], shared["intrinsics"], lambda: clutter_view(shared["scene"], rng), settings, rng)
@@ -179,7 +179,7 @@ def _shot(scene, intrinsics: np.ndarray, view, settings: Settings, rng: np.rando
     else:
         raise ValueError("no view without holes found in a scene; please report the command with its seed")
     color, depth = render(scene, intrinsics, pose, *settings.size, seed=int(rng.integers(1 << 31)))
-    return RGBD(_exposed(color, rng), _closed(depth))
+    return RGBD(_exposed(color, rng), closed(depth))
 
 
 def _exposed(color: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -191,7 +191,7 @@ def _exposed(color: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.clip(255 * np.minimum(light, 1) ** (1 / 2.2) + noise + 0.5, 0, 255).astype(np.uint8)
 
 
-def _closed(depth: np.ndarray) -> np.ndarray:
+def closed(depth: np.ndarray) -> np.ndarray:
     """The few pixels whose ray slipped between two triangles get their nearest neighbour's depth."""
     holes = np.isnan(depth)
     if not holes.any():
@@ -202,7 +202,7 @@ def _closed(depth: np.ndarray) -> np.ndarray:
     return depth[rows, columns]
 
 
-def _intrinsics(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+def random_intrinsics(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """(3, 3) K of a camera with 40 to 75 degrees of horizontal view."""
     width, height = size
     f = width / 2 / np.tan(np.radians(rng.uniform(40, 75)) / 2)
@@ -210,7 +210,8 @@ def _intrinsics(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def _models(folder: str, licences: tuple[str, ...]) -> list:
+def models_of(folder: str, licences: tuple[str, ...]) -> list:
+    """The models of a folder that have one of the licences; kept, since reading the catalogs takes seconds."""
     from d2a2_core.data.scenes.furniture import find_models
 
     return find_models(folder, licences)
@@ -263,5 +264,5 @@ def _credits(settings: Settings) -> list[dict]:
         return []
     return [
         {"name": m.name, "key": m.key, "creator": m.creator, "licence": m.licence}
-        for m in _models(settings.furniture, settings.licences)
+        for m in models_of(settings.furniture, settings.licences)
     ]
