@@ -6,8 +6,9 @@ fields of sensor_msgs/Image or CompressedImage and CameraInfo; how they are read
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +26,7 @@ from d2a2_core.messages.image_view import ImageView, image_view
 from d2a2_core.messages.pair_reader import ImageReader, PairReader
 from d2a2_core.pipeline import PipelineResult, PipelineSettings
 from d2a2_core.stages import stage
+from d2a2_core.temporal import MODES, Stabiliser, StabiliserSettings
 
 OUTPUT_ENCODINGS = ("32FC1", "16UC1")
 STAMP_SOURCES = ("color", "depth")
@@ -43,6 +45,9 @@ class StreamOptions:
         depth_unit: Metres per count of the depth image; 0: by its encoding, millimetres for 16-bit images, metres for 32FC1.
         cloud_stride: The cloud takes every n-th row and column.
         points_provenance: Points the cloud holds, a key of :data:`d2a2_core.depth.provenance.POINTS_PROVENANCE`.
+        temporal: Whether results are fused over time, one of :data:`d2a2_core.temporal.MODES`.
+        temporal_frame: Fixed frame in which the camera's pose is asked for, for "moving".
+        remember_s: With ``temporal``, holes keep what was seen there for so many seconds.
     """
 
     stamp_source: str = "color"
@@ -52,6 +57,9 @@ class StreamOptions:
     depth_unit: float = 0.0
     cloud_stride: int = 1
     points_provenance: str = "all"
+    temporal: str = "off"
+    temporal_frame: str = "odom"
+    remember_s: float = 0.5
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -59,12 +67,19 @@ class StreamOptions:
             ("output_encoding", OUTPUT_ENCODINGS),
             ("rectified_input", RECTIFIED_INPUTS),
             ("points_provenance", tuple(POINTS_PROVENANCE)),
+            ("temporal", MODES),
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
         check_depth_unit(self.depth_unit)
         if self.cloud_stride < 1:
             raise ValueError(f"expected cloud_stride >= 1, got {self.cloud_stride}")
+        if not 0 <= self.remember_s < math.inf:
+            raise ValueError(f"expected remember_s of at least 0 seconds, got {self.remember_s}")
+        if self.temporal == "moving" and not plain_frame(self.temporal_frame):
+            raise ValueError(
+                'temporal "moving" needs temporal_frame, the fixed frame in which the camera moves, got none'
+            )
 
 
 class Engine(Protocol):
@@ -94,6 +109,10 @@ class Host(ImageReader, Protocol):
 
     def extrinsics(self, color_frame: str, depth_frame: str) -> Extrinsics | None:
         """From the depth to the colour camera; None where unknown."""
+        ...
+
+    def pose(self, fixed_frame: str, frame: str, stamp_ns: int) -> np.ndarray | None:
+        """(4, 4) from a frame to a fixed one at a time, metres; None where unknown."""
         ...
 
     def header(self, stamp_ns: int, frame_id: str) -> Any:
@@ -135,14 +154,16 @@ class StreamResult:
     Attributes:
         header: Header of all outputs.
         stamp_ns: Its stamp.
-        result: What the pipeline computed.
+        result: What the pipeline computed, fused over time if asked for.
         info: CameraInfo of the outputs, of the input's type; None without one.
+        temporal: How much of it was fused over time, for people; empty where that is off.
     """
 
     header: Any
     stamp_ns: int
     result: PipelineResult
     info: Any | None
+    temporal: str = ""
 
     def outputs(self, options: StreamOptions, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Any]]:
         """Yields (name, payload) of the wanted outputs, made as they are asked for.
@@ -189,6 +210,7 @@ class Stream:
         self.last_stamp: int | None = None
         self._reader = PairReader(host)
         self._registration, self._offset = "", (0, 0)
+        self._stabiliser = Stabiliser()
         self.doubts: tuple[tuple[str, str], ...] = ()
         self._found: list[tuple[str, str]] = []
 
@@ -196,6 +218,7 @@ class Stream:
         """Stamps begin anew: the next pair is the first of another stream."""
         self.last_stamp, self.doubts = None, ()
         self._reader.reset()
+        self._stabiliser.reset()
         self.engine.reset()
 
     def state(self) -> dict[str, Any]:
@@ -206,6 +229,18 @@ class Stream:
         """Goes on from where :meth:`state` was taken."""
         self._reader.restore(state["reader"])
         self.engine.restore(state["engine"])
+
+    def memory(self) -> bytes:
+        """What is known of the pixels over time, some 16 bytes for each; empty where nothing is. Belongs to :meth:`state`."""
+        return self._stabiliser.state()
+
+    def restore_memory(self, memory: bytes) -> None:
+        """Goes on with what :meth:`memory` gave.
+
+        Raises:
+            ValueError: It is no such memory.
+        """
+        self._stabiliser.restore(memory)
 
     def process(self, pair: PairMessages, options: StreamOptions, sigma: bool = True) -> StreamResult:
         """Computes one pair.
@@ -263,13 +298,39 @@ class Stream:
             color_problem=color_view.problem,
             depth_problem=depth_view.problem,
         )
-        result = self.engine.process(views, sigma)
+        over_time = options.temporal != "off"
+        result = self.engine.process(views, sigma or over_time)
         self._note_result(result)
         rectified = self.engine.settings.output_geometry == "rectified"
         if info is not None and result.camera is not None and (rectified or result.camera != camera):
             info = info_with_camera(info, result.camera)
+        result, temporal = self._stabilise(result, frames[0], pair, options)
         self.last_stamp = stamp
-        return StreamResult(header, stamp, result, info)
+        return StreamResult(header, stamp, result, info, temporal)
+
+    def _stabilise(
+        self, result: PipelineResult, frame: str, pair: PairMessages, options: StreamOptions
+    ) -> tuple[PipelineResult, str]:
+        """The result fused with what the frames before have shown, and a word about it."""
+        self._stabiliser.settings = StabiliserSettings(options.temporal, remember_s=options.remember_s)
+        if options.temporal == "off":
+            self._stabiliser.reset()
+            return result, ""
+        # Where colour was when its image was taken: results are in its view.
+        stamp, pose = stamp_ns(pair.color.header), None
+        if options.temporal == "moving":
+            fixed = plain_frame(options.temporal_frame)
+            pose = self._host.pose(fixed, frame, stamp)
+            if pose is None:
+                self._doubt(
+                    "no_pose",
+                    f"temporal is 'moving', but nothing says where '{frame}' is in '{fixed}' when the image was taken: frames "
+                    "are not fused; publish that transform on /tf, or set temporal_frame to your odometry's or map's fixed frame",
+                )
+        with stage("temporal"):
+            fused = self._stabiliser.process(result.depth, result.sigma, result.provenance, result.camera, stamp, pose)
+        said = f"started anew ({fused.restarted})" if fused.restarted else f"{fused.agreeing:.0%} agree with before"
+        return replace(result, depth=fused.depth, sigma=fused.sigma, provenance=fused.provenance), said
 
     def _view(
         self, which: str, info: Any | None, size: tuple[int, ...], header: Any, options: StreamOptions

@@ -75,10 +75,13 @@ class UpsampleNode(GuardedNode):
         self.settings = NodeParameters(self)
         if self.settings.threads:
             torch.set_num_threads(self.settings.threads)
+        self.settings.stream()  # what does not go together fails here, not with each pair
         self.reporter = Reporter(self.get_logger())
         self.engine = engine_of(self.settings, self.inform)
         self.budget = Budget(self.engine, self.settings.weights, self.inform, self.report)
-        self.transforms = ExtrinsicsSource(self, self.settings.extrinsics, self.settings.tf_timeout)
+        self.transforms = ExtrinsicsSource(
+            self, self.settings.extrinsics, self.settings.tf_timeout, poses=self.settings.temporal == "moving"
+        )
         self.statistics = Statistics()
         self._infos: dict[str, CameraInfo] = {}
         self._infos_awaited = False
@@ -210,7 +213,7 @@ class UpsampleNode(GuardedNode):
         except ValueError as error:
             self._skip(error)
             return
-        self._figures = describe(result.result)
+        self._figures = describe(result.result) | ({"temporal": result.temporal} if result.temporal else {})
         self._note_runtime()
         # The publishers may be gone.
         if self._worker.stopped:
@@ -272,6 +275,10 @@ class UpsampleNode(GuardedNode):
     def extrinsics(self, color_frame: str, depth_frame: str) -> Extrinsics | None:
         """From the depth to the colour camera: by parameter, else by TF."""
         return self.transforms.lookup(color_frame, depth_frame)
+
+    def pose(self, fixed_frame: str, frame: str, stamp_ns: int) -> np.ndarray | None:
+        """Where the camera was, by TF."""
+        return self.transforms.pose(fixed_frame, frame, stamp_ns)
 
     def header(self, stamp_ns: int, frame_id: str) -> Header:
         """A header for the outputs."""

@@ -12,6 +12,7 @@ from d2a2_core.messages.camera_info import RECTIFIED_INPUTS
 from d2a2_core.network import VIEWS
 from d2a2_core.pipeline import RANGES
 from d2a2_core.runtime import PRECISIONS, RUNTIMES
+from d2a2_core.temporal import MODES
 from d2a2_core.weights import DEFAULT_WEIGHTS
 from d2a2_ros.images import COMPRESSED_INPUTS
 from d2a2_ros.parameter_spec import Spec
@@ -214,6 +215,25 @@ SPECS = (
         choices=tuple(POINTS_PROVENANCE),
         live=True,
         details="See [Provenance](#provenance).",
+    ),
+    Spec(
+        "temporal",
+        "off",
+        "Whether results are fused over time: off; still, for a camera that does not move; moving, for one whose pose is on TF.",
+        choices=MODES,
+        details="See [Depth over time](#depth-over-time).",
+    ),
+    Spec(
+        "temporal_frame",
+        "odom",
+        "Fixed frame in which the camera moves, for temporal: moving.",
+    ),
+    Spec(
+        "remember_s",
+        0.5,
+        "With temporal, holes keep what was seen there for so many seconds.",
+        bounds=(0.0, 3600.0),
+        live=True,
     ),
     Spec(
         "drift_threshold_px",

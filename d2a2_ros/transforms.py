@@ -17,29 +17,35 @@ from d2a2_core.geometry.transform_tree import TransformTree
 
 Found = tuple[Sequence[float], Sequence[float]]
 """Translation x y z in metres, and quaternion x y z w."""
-Lookup = Callable[[str, str], Found | None]
-"""From (target frame, source frame) to what maps points in the source to the target; None where that is not known."""
+Lookup = Callable[[str, str, int | None], Found | None]
+"""From (target frame, source frame, stamp in ns or None for now) to what maps points in the source to the target; None where
+that is not known."""
 
 _CHANGE = 1e-5  # radians and metres: less is rounding, as of transforms that are composed anew each time
 _PAIRS_OF_FRAMES = 64  # whose last transforms are kept
+_POSE_WAIT = 0.15  # seconds: /tf of an image's time often comes a little after the image
 
 
 class ExtrinsicsSource:
     """Extrinsics between two frames. A fixed value wins; else TF is asked for every pair, so that a change is noticed.
 
+    Also the poses of moving frames.
+
     Args:
         node: its logger tells of changes.
         values: tx ty tz qx qy qz qw from the depth to the colour camera, or empty for TF.
         timeout: seconds to wait for TF, once.
+        poses: whether :meth:`pose` will be asked.
 
     Raises:
         ValueError: values that are no rigid transform.
     """
 
-    def __init__(self, node: Node, values: Sequence[float], timeout: float) -> None:
+    def __init__(self, node: Node, values: Sequence[float], timeout: float, poses: bool = False) -> None:
         self._node, self._timeout = node, timeout
         self._fixed = Extrinsics.from_values(list(values)) if len(values) else None
-        self._tf = None if self._fixed else _tf_lookup(node)
+        self._tf = None if self._fixed and not poses else _tf_lookup(node)
+        self._pose_wait = _POSE_WAIT
         self._last: dict[tuple[str, str], Extrinsics] = {}
         self._deadline: float | None = None
         self._stopped = threading.Event()
@@ -82,9 +88,28 @@ class ExtrinsicsSource:
         self._last[frames] = found
         return found
 
+    def pose(self, fixed_frame: str, frame: str, stamp_ns: int) -> np.ndarray | None:
+        """(4, 4) from a frame to a fixed one at a time, metres; None where TF does not know it. Waits a moment for it."""
+        if self._tf is None:
+            return None
+        end = time.monotonic() + self._pose_wait
+        while (found := self._tf(fixed_frame, frame, stamp_ns)) is None:
+            if time.monotonic() >= end or not self._node.context.ok() or self._stopped.wait(0.005):
+                # Once in vain, frames do not wait again until there is one.
+                self._pose_wait = 0.0
+                return None
+        self._pose_wait = _POSE_WAIT
+        try:
+            pose = Extrinsics.from_quaternion(*found, stated=False)
+        except ValueError:
+            return None
+        matrix = np.eye(4)
+        matrix[:3, :3], matrix[:3, 3] = pose.rotation, pose.translation
+        return matrix
+
     def _ask(self, frames: tuple[str, str], deadline: float) -> Extrinsics | None:
         # Own polling: tf2_ros' timeouts run on ROS time, which stands still while a recording is paused.
-        while (found := self._tf(*frames)) is None:
+        while (found := self._tf(*frames, None)) is None:
             if time.monotonic() >= deadline or not self._node.context.ok() or self._stopped.wait(0.05):
                 return None
         try:
@@ -109,11 +134,12 @@ def _tf_lookup(node: Node) -> Lookup | None:
     buffer = Buffer()
     buffer.d2a2_listener = TransformListener(buffer, node)  # lives as long as the buffer
 
-    def lookup(target: str, source: str) -> Found | None:
-        if not buffer.can_transform(target, source, Time(), Duration()):
+    def lookup(target: str, source: str, stamp_ns: int | None) -> Found | None:
+        at = Time() if stamp_ns is None else Time(nanoseconds=stamp_ns)
+        if not buffer.can_transform(target, source, at, Duration()):
             return None
         try:
-            transform = buffer.lookup_transform(target, source, Time()).transform
+            transform = buffer.lookup_transform(target, source, at).transform
         except Exception:  # tf2's own types, no ValueErrors: what was there a moment ago is not any more
             return None
         t, q = transform.translation, transform.rotation
@@ -129,12 +155,12 @@ def _tree_lookup(node: Node) -> Lookup | None:
         return None
     tree = TransformTree()
 
-    def take(msg: TFMessage) -> None:
+    def take(msg: TFMessage, moving: bool) -> None:
         for stamped in msg.transforms:
-            tree.add(stamped)
+            tree.add(stamped, moving)
 
     # As tf2_ros subscribes.
-    node.create_subscription(TFMessage, "/tf", take, QoSProfile(depth=100))
+    node.create_subscription(TFMessage, "/tf", lambda msg: take(msg, True), QoSProfile(depth=100))
     latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    node.create_subscription(TFMessage, "/tf_static", take, latched)
+    node.create_subscription(TFMessage, "/tf_static", lambda msg: take(msg, False), latched)
     return tree.lookup

@@ -75,7 +75,7 @@ def upsample_bag(
         say(topics.describe())
         with _writing(partial.path), partial.claim(_job(bag, options, job)) as journal:
             try:
-                _compute(bag, topics, rig, engine, options, journal, summary, progress)
+                _compute(bag, topics, rig, engine, options, partial, journal, summary, progress)
                 _require_results(summary, options)
             except BagError:
                 if not summary.written:  # nothing is lost with it
@@ -101,6 +101,7 @@ def _compute(
     rig: CameraRig,
     engine: Engine,
     options: BagOptions,
+    partial: PartialFolder,
     journal: Journal,
     summary: Summary,
     progress: Any,
@@ -116,6 +117,8 @@ def _compute(
     converter = PairConverter(topics, engine, host, options)
     if summary.resumed:
         converter.stream.restore(state)
+        if options.temporal != "off":
+            converter.stream.restore_memory(partial.memory(summary.resumed))
     converter.stream.last_stamp = summary.last_stamp
     pairs = BagPairs(bag, topics, rig, options, summary)
     with _bar(progress, len(pairs), "pair") as bar:
@@ -125,6 +128,9 @@ def _compute(
                 pair = pairs[number]
                 head, outputs = converter.outputs(pair.color, pair.depth, pair.infos)
                 head |= {"time": pair.time, "state": converter.stream.state()}
+                if options.temporal != "off":
+                    # Before the journal says that the pair is done.
+                    partial.keep_memory(summary.pairs, converter.stream.memory())
                 journal.append(head, outputs)
                 _count(summary, head)
             bar.update()

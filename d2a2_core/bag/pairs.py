@@ -37,6 +37,10 @@ class BagHost:
             return self._fixed
         return self._transforms.extrinsics(color_frame, depth_frame)
 
+    def pose(self, fixed_frame: str, frame: str, stamp_ns: int) -> np.ndarray | None:
+        """Where the camera was, by the bag's transforms."""
+        return self._transforms.pose(fixed_frame, frame, stamp_ns)
+
 
 class PairConverter:
     """Turns the serialised messages of pairs into serialised outputs.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +17,10 @@ from d2a2_core.files import replacing, unfinished_name
 _MADE_BY = "d2a2 bag"
 _JOB, _JOURNAL = "job.json", "pairs.journal"
 _UNFINISHED = unfinished_name(_JOB)  # where the run was killed before it had begun
-_OWN_FILES = (_JOB, _UNFINISHED, _JOURNAL)
+_MEMORIES = ("memory.0", "memory.1")
+_OWN_FILES = (_JOB, _UNFINISHED, _JOURNAL, *_MEMORIES)
+_NUMBER = struct.Struct("<4sQI")  # magic, pairs before, crc32 of the rest
+_MAGIC = b"D2M1"
 
 
 class PartialFolder:
@@ -62,6 +67,30 @@ class PartialFolder:
             yield journal
         finally:
             journal.close()
+
+    def keep_memory(self, pairs: int, memory: bytes) -> None:
+        """Keeps what a stream remembers after so many pairs; that of the pair before is there, too, should this be cut off.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        path = self.path / _MEMORIES[pairs % 2]
+        path.write_bytes(_NUMBER.pack(_MAGIC, pairs, zlib.crc32(memory)) + memory)
+
+    def memory(self, pairs: int) -> bytes:
+        """What was kept after so many pairs.
+
+        Raises:
+            BagError: It is missing or damaged.
+        """
+        path = self.path / _MEMORIES[pairs % 2]
+        content = path.read_bytes() if path.is_file() else b""
+        memory = content[_NUMBER.size :]
+        if content[: _NUMBER.size] != _NUMBER.pack(_MAGIC, pairs, zlib.crc32(memory)):
+            raise BagError(
+                f"{path} does not hold what was known after {pairs} pairs; remove {self.path} and start again"
+            )
+        return memory
 
     def remove_bag(self) -> None:
         """Removes what an interrupted run wrote of the new bag.

@@ -14,7 +14,9 @@ from d2a2_core.bag.source import BagSource
 from d2a2_core.geometry import Extrinsics
 from d2a2_core.geometry.transform_tree import TransformTree, plain_frame
 from d2a2_core.messages.encodings import FrameError
+from d2a2_core.stream import stamp_ns as header_stamp_ns
 
+_LATE_NS = 10**9  # a transform is written at most so long after one with a later stamp
 _TF = "tf2_msgs/msg/TFMessage"
 
 
@@ -28,14 +30,16 @@ class BagTransforms:
 
     def __init__(self, source: BagSource, note: Callable[[str], None]) -> None:
         self._note = note
-        self._tree = TransformTree()
+        self._tree, self._poses = TransformTree(), TransformTree()
         topics = [c for c in source.connections if c.msgtype == _TF]
         static = [c for c in topics if c.topic.endswith("tf_static")]
         self._known: set[str] = set()
         for stamped in _transforms(source, static):
             self._add(stamped)
+            self._poses.add(stamped)
         # Read as far as they are needed: there may be millions.
-        self._moving = _transforms(source, [c for c in topics if c not in static])
+        moving = [c for c in topics if c not in static]
+        self._moving, self._later = _transforms(source, moving), _transforms(source, moving)
 
     def extrinsics(self, color_frame: str, depth_frame: str) -> Extrinsics | None:
         """From the depth to the colour camera; None where the bag does not say it."""
@@ -53,6 +57,18 @@ class BagTransforms:
             )
         translation, quaternion = found
         return Extrinsics.from_quaternion(translation.tolist(), quaternion.tolist(), stated=False)
+
+    def pose(self, fixed_frame: str, frame: str, stamp_ns: int) -> np.ndarray | None:
+        """(4, 4) from a frame to a fixed one at a time, metres; None where the bag does not say it. Times may only grow."""
+        found = self._poses.matrix(fixed_frame, frame, stamp_ns)
+        while found is None and (stamped := next(self._later, None)) is not None:
+            self._poses.add(stamped, moving=True)
+            later = header_stamp_ns(stamped.header) - stamp_ns
+            if later >= 0:
+                found = self._poses.matrix(fixed_frame, frame, stamp_ns)
+            if later > _LATE_NS:
+                break
+        return found
 
     def _search(self, color_frame: str, depth_frame: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Takes moving transforms until the two frames are joined."""

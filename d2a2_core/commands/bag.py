@@ -12,6 +12,7 @@ from d2a2_core.commands.options import add_network_options
 from d2a2_core.depth.provenance import POINTS_PROVENANCE
 from d2a2_core.messages.camera_info import RECTIFIED_INPUTS
 from d2a2_core.stream import Engine
+from d2a2_core.temporal import MODES
 
 _HELP = {
     "color": "topic of the colour image (Image or CompressedImage); without it: by type, encoding and name",
@@ -25,6 +26,8 @@ _HELP = {
     "output_frame": "frame_id of the outputs; empty: the colour image's; for drivers whose own is not an optical frame",
     "start": "seconds from the bag's start at which upsampling begins; all messages are copied all the same",
     "end": "seconds from the bag's start at which upsampling ends",
+    "temporal_frame": "fixed frame in which the camera moves, for --temporal moving; its transforms are on the bag's /tf",
+    "remember_s": "with --temporal, holes keep what was seen there for so many seconds",
 }
 
 
@@ -41,11 +44,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cloud", action="store_true", help="add PREFIX/points")
     parser.add_argument(
         "--points-provenance", choices=tuple(POINTS_PROVENANCE), default="all",
-        help="points of the cloud: measured; refined: these and moved edges; filled: these and filled holes; all",
+        help="points of the cloud: measured; refined: and moved edges; filled: and filled holes; remembered: and "
+        "holes that keep what was seen before; all",
     )  # fmt: skip
     parser.add_argument(
         "--rectified-input", choices=RECTIFIED_INPUTS, default="auto",
         help="images without the lens distortion that their infos have; auto: topics with rect or rectified in their name",
+    )  # fmt: skip
+    parser.add_argument(
+        "--temporal", choices=MODES, default="off",
+        help="fuse results over time; still: the camera does not move; moving: its pose is on the bag's /tf",
     )  # fmt: skip
     parser.add_argument("--output-encoding", choices=("32FC1", "16UC1"), default="32FC1", help="metres or millimetres")
     parser.add_argument("--stamp-source", choices=("color", "depth"), default="color", help="whose stamps are kept")

@@ -161,6 +161,9 @@ class _Host:
     def extrinsics(self, color_frame: str, depth_frame: str) -> Extrinsics | None:
         return None
 
+    def pose(self, fixed_frame: str, frame: str, stamp_ns: int) -> np.ndarray | None:
+        return None
+
     def header(self, stamp_ns: int, frame_id: str) -> Any:
         return _header(stamp_ns, frame_id)
 

@@ -78,7 +78,7 @@ class Engine:
 
 class Host:
     def __init__(self):
-        self.reports, self.told, self.asked = [], [], []
+        self.reports, self.told, self.asked, self.poses = [], [], [], {}
 
     def read_color(self, msg):
         if msg.pixels is None:
@@ -91,6 +91,10 @@ class Host:
     def extrinsics(self, color_frame, depth_frame):
         self.asked.append((color_frame, depth_frame))
         return Extrinsics.identity()
+
+    def pose(self, fixed_frame, frame, stamp_ns):
+        self.asked.append((fixed_frame, frame, stamp_ns))
+        return self.poses.get(stamp_ns)
 
     def header(self, stamp_ns, frame_id):
         return header(stamp_ns, frame_id)
@@ -463,3 +467,84 @@ def test_the_state_holds_the_range_of_a_16_bit_guide_and_the_engines():
 def test_options_that_cannot_be(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         StreamOptions(**bad)
+
+
+# -- over time -------------------------------------------------------------------------------------------------------------
+
+FRAME_NS = 33_000_000
+
+
+def over_time(count=6, poses=False, **options):
+    """A stream, its host, and the results of pairs whose depth is 1.5 m and 1 cm more in turns; sigma is 0.1 of the depth."""
+    stream, engine, host = make()
+    infos = info(*SIZE[::-1]), info(*LR_SIZE[::-1])
+    host.poses = {(1 + i) * FRAME_NS: np.eye(4) for i in range(count)} if poses else {}
+    results = []
+    for i in range(count):
+        engine.changes = {"depth": np.full(SIZE, 1.5 + 0.01 * (i % 2), np.float32)}
+        results.append(stream.process(pair((1 + i) * FRAME_NS, infos=infos), StreamOptions(**options), sigma=False))
+    return stream, engine, host, results
+
+
+def test_without_time_results_are_as_computed():
+    stream, _, host, results = over_time()
+    assert [float(r.result.depth[0, 0]) for r in results[:2]] == [1.5, np.float32(1.51)]
+    assert {r.temporal for r in results} == {""}
+    assert all(r.result.sigma is None for r in results)
+    assert json.loads(json.dumps(stream.state())) == stream.state()
+    assert not any(len(asked) == 3 for asked in host.asked)
+
+
+@pytest.mark.parametrize("temporal", ["still", "moving"])
+def test_results_are_fused_and_sigma_falls(temporal):
+    _, _, host, results = over_time(temporal=temporal, poses=True, temporal_frame="/map")
+    depth = np.array([r.result.depth[12, 16] for r in results])
+    np.testing.assert_allclose(depth[1:4], [1.505, 1.50333, 1.505], atol=5e-4)  # means
+    sigma = [float(r.result.sigma[12, 16]) for r in results]
+    assert sigma == sorted(sigma, reverse=True)
+    assert results[0].temporal == "started anew (first)"
+    assert "agree with before" in results[1].temporal
+    assert not host.codes
+    if temporal == "moving":
+        assert ("map", "c", 2 * FRAME_NS) in host.asked
+
+
+def test_moving_without_a_pose_says_so_and_fuses_nothing():
+    _, _, host, results = over_time(temporal="moving")
+    assert "no_pose" in host.codes
+    assert "set temporal_frame" in dict(host.reports)["no_pose"]
+    assert float(results[1].result.depth[0, 0]) == np.float32(1.51)
+    assert results[1].temporal == "started anew (no_pose)"
+
+
+def test_a_restart_forgets_and_a_memory_brings_it_back():
+    stream, engine, _, _ = over_time(temporal="still")
+    state, memory = stream.state(), stream.memory()
+    following = pair(7 * FRAME_NS, infos=(info(*SIZE[::-1]), info(*LR_SIZE[::-1])))
+    engine.changes = {"depth": np.full(SIZE, 1.52, np.float32)}
+    options = StreamOptions(temporal="still")
+    expected = stream.process(following, options)
+    other, other_engine, _ = make()
+    other_engine.changes = engine.changes
+    other.restore(state)
+    other.restore_memory(memory)
+    np.testing.assert_array_equal(other.process(following, options).result.depth, expected.result.depth)
+    assert float(expected.result.depth[0, 0]) < 1.515
+    stream.restart()
+    assert float(stream.process(following, options).result.depth[0, 0]) == np.float32(1.52)
+    with pytest.raises(ValueError, match="damaged"):
+        other.restore_memory(b"no memory")
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"temporal": "fast"}, "temporal must be one of"),
+        ({"temporal": "moving", "temporal_frame": "/"}, "needs temporal_frame"),
+        ({"remember_s": -1.0}, "remember_s"),
+        ({"remember_s": float("nan")}, "remember_s"),
+    ],
+)
+def test_options_over_time_that_cannot_be(options, named):
+    with pytest.raises(ValueError, match=named):
+        StreamOptions(**options)

@@ -7,11 +7,10 @@ import os
 import signal
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
-from d2a2_core.pipeline import PipelineSettings
+from d2a2_core.pipeline import PipelineResult, PipelineSettings
 
 
 class StubEngine:
@@ -33,10 +32,10 @@ class StubEngine:
             raise ValueError("this depth is unbelievable")
         rows, columns = (np.arange(n) * m // n for n, m in zip(color.shape[:2], depth.shape, strict=True))
         out = depth[rows][:, columns] + np.float32(self.frames)
-        return SimpleNamespace(
+        return PipelineResult(
             depth=out, provenance=np.full(out.shape, 1, np.uint8), sigma=out * np.float32(0.01), color=color,
-            camera=pair.color_camera, registration="depth is taken as registered: a stub said so", offset=(0, 0),
-            assumed_registered=True, doubts=(),
+            camera=pair.color_camera, scale=4, registration="depth is taken as registered: a stub said so",
+            assumed_registered=True, residual=0.0, removed=0,
         )  # fmt: skip
 
     def state(self):

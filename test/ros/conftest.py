@@ -2,9 +2,11 @@
 
 import fcntl
 import os
+import sys
 import tempfile
 import threading
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +82,19 @@ def ros():
     rclpy.init(args=[])
     yield
     rclpy.try_shutdown()
+
+
+@pytest.fixture
+def tf_messages(monkeypatch):
+    """No tf2_ros, and a tf2_msgs whose TFMessage is one TransformStamped: the real package is not on PyPI."""
+    from geometry_msgs.msg import TransformStamped
+
+    monkeypatch.setitem(sys.modules, "tf2_ros", None)
+    package, messages = types.ModuleType("tf2_msgs"), types.ModuleType("tf2_msgs.msg")
+    messages.TFMessage = TransformStamped
+    monkeypatch.setitem(sys.modules, "tf2_msgs", package)
+    monkeypatch.setitem(sys.modules, "tf2_msgs.msg", messages)
+    monkeypatch.setattr(TransformStamped, "transforms", property(lambda self: [self]), raising=False)
 
 
 class Bench:

@@ -1,6 +1,5 @@
 """How the node takes what cameras and TF send: latched infos, other clocks, late topics, hostile fields. Over real DDS."""
 
-import sys
 import types
 
 import numpy as np
@@ -210,17 +209,6 @@ def test_a_late_topic_is_on_diagnostics_with_its_cure(bench):
 
 
 # -- frames and transforms ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def tf_messages(monkeypatch):
-    """No tf2_ros, and a tf2_msgs whose TFMessage is one TransformStamped: the real package is not on PyPI."""
-    monkeypatch.setitem(sys.modules, "tf2_ros", None)
-    package, messages = types.ModuleType("tf2_msgs"), types.ModuleType("tf2_msgs.msg")
-    messages.TFMessage = TransformStamped
-    monkeypatch.setitem(sys.modules, "tf2_msgs", package)
-    monkeypatch.setitem(sys.modules, "tf2_msgs.msg", messages)
-    monkeypatch.setattr(TransformStamped, "transforms", property(lambda self: [self]), raising=False)
 
 
 def transform(parent, child, x=0.0):
