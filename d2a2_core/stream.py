@@ -18,6 +18,7 @@ from d2a2_core.depth.provenance import POINTS_PROVENANCE, only
 from d2a2_core.depth.units import check_depth_unit, to_millimetres
 from d2a2_core.errors import CodedError
 from d2a2_core.geometry import CameraPair, Extrinsics, back_project
+from d2a2_core.geometry.cloud import in_the_air
 from d2a2_core.geometry.transform_tree import plain_frame
 from d2a2_core.messages.camera_info import RECTIFIED_INPUTS, info_with_camera
 from d2a2_core.messages.cloud import pack_cloud
@@ -29,6 +30,7 @@ from d2a2_core.stages import stage
 from d2a2_core.temporal import MODES, Stabiliser, StabiliserSettings
 
 OUTPUT_ENCODINGS = ("32FC1", "16UC1")
+POINTS_EDGE = ("keep", "drop")
 STAMP_SOURCES = ("color", "depth")
 
 
@@ -45,6 +47,8 @@ class StreamOptions:
         depth_unit: Metres per count of the depth image; 0: by its encoding, millimetres for 16-bit images, metres for 32FC1.
         cloud_stride: The cloud takes every n-th row and column.
         points_provenance: Points the cloud holds, a key of :data:`d2a2_core.depth.provenance.POINTS_PROVENANCE`.
+        points_edge: Whether the cloud holds points that may lie between two surfaces, one of :data:`POINTS_EDGE`; see
+            :func:`d2a2_core.geometry.cloud.in_the_air`.
         temporal: Whether results are fused over time, one of :data:`d2a2_core.temporal.MODES`.
         temporal_frame: Fixed frame in which the camera's pose is asked for, for "moving".
         remember_s: With ``temporal``, holes keep what was seen there for so many seconds.
@@ -57,6 +61,7 @@ class StreamOptions:
     depth_unit: float = 0.0
     cloud_stride: int = 1
     points_provenance: str = "all"
+    points_edge: str = "keep"
     temporal: str = "off"
     temporal_frame: str = "odom"
     remember_s: float = 0.5
@@ -67,6 +72,7 @@ class StreamOptions:
             ("output_encoding", OUTPUT_ENCODINGS),
             ("rectified_input", RECTIFIED_INPUTS),
             ("points_provenance", tuple(POINTS_PROVENANCE)),
+            ("points_edge", POINTS_EDGE),
             ("temporal", MODES),
         ):
             if getattr(self, name) not in choices:
@@ -185,6 +191,8 @@ class StreamResult:
             stride = options.cloud_stride
             depth = only(options.points_provenance, result.depth, result.provenance)
             with stage("cloud"):
+                if options.points_edge == "drop":
+                    depth = np.where(in_the_air(result.depth, result.camera, result.sigma), np.float32(np.nan), depth)
                 points = back_project(depth, result.camera, stride)
                 cloud = pack_cloud(points, result.color[::stride, ::stride], result.provenance[::stride, ::stride])
             yield "points", cloud
@@ -298,8 +306,8 @@ class Stream:
             color_problem=color_view.problem,
             depth_problem=depth_view.problem,
         )
-        over_time = options.temporal != "off"
-        result = self.engine.process(views, sigma or over_time)
+        needed = options.temporal != "off" or options.points_edge == "drop"
+        result = self.engine.process(views, sigma or needed)
         self._note_result(result)
         rectified = self.engine.settings.output_geometry == "rectified"
         if info is not None and result.camera is not None and (rectified or result.camera != camera):

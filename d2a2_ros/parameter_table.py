@@ -12,6 +12,7 @@ from d2a2_core.messages.camera_info import RECTIFIED_INPUTS
 from d2a2_core.network import VIEWS
 from d2a2_core.pipeline import RANGES
 from d2a2_core.runtime import PRECISIONS, RUNTIMES
+from d2a2_core.stream import POINTS_EDGE
 from d2a2_core.temporal import MODES
 from d2a2_core.weights import DEFAULT_WEIGHTS
 from d2a2_ros.images import COMPRESSED_INPUTS
@@ -215,6 +216,16 @@ SPECS = (
         choices=tuple(POINTS_PROVENANCE),
         live=True,
         details="See [Provenance](#provenance).",
+    ),
+    Spec(
+        "points_edge",
+        "keep",
+        "Whether the cloud holds points that may lie in the air between two surfaces: keep or drop.",
+        choices=POINTS_EDGE,
+        live=True,
+        details="For navigation and grasping a missing point is better than one in the air. drop leaves out those where depth "
+        "rises more steeply than a surface seen at 83 degrees, on both sides, and those whose sigma is above 5 % of their depth, "
+        "which costs the time of sigma: [some five of six flying pixels](results.md#points-in-the-air).",
     ),
     Spec(
         "temporal",

@@ -11,7 +11,7 @@ from d2a2_core.bag import BagOptions, Summary, upsample_bag
 from d2a2_core.commands.options import add_network_options
 from d2a2_core.depth.provenance import POINTS_PROVENANCE
 from d2a2_core.messages.camera_info import RECTIFIED_INPUTS
-from d2a2_core.stream import Engine
+from d2a2_core.stream import POINTS_EDGE, Engine
 from d2a2_core.temporal import MODES
 
 _HELP = {
@@ -46,6 +46,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--points-provenance", choices=tuple(POINTS_PROVENANCE), default="all",
         help="points of the cloud: measured; refined: and moved edges; filled: and filled holes; remembered: and "
         "holes that keep what was seen before; all",
+    )  # fmt: skip
+    parser.add_argument(
+        "--points-edge", choices=POINTS_EDGE, default="keep",
+        help="drop: without points that may lie in the air between two surfaces",
     )  # fmt: skip
     parser.add_argument(
         "--rectified-input", choices=RECTIFIED_INPUTS, default="auto",

@@ -401,6 +401,18 @@ def test_outputs_are_made_only_where_wanted_and_as_chosen():
     assert np.isnan(points["z"]).all()  # every second column has provenance 0 or 2
 
 
+def test_points_in_the_air_are_left_out_of_the_cloud_alone():
+    stream, _, _ = make()
+    options = StreamOptions(points_edge="drop")
+    # Nobody asked for sigma, which is a tenth of the depth here: too much.
+    result = stream.process(pair(infos=(info(32, 24), None)), options, sigma=False)
+    outputs = dict(result.outputs(options, lambda name: name in ("image_raw", "points")))
+    assert np.isnan(outputs["points"]["z"]).all()
+    assert (outputs["image_raw"].array == 1.5).all()
+    kept = dict(result.outputs(StreamOptions(), lambda name: name == "points"))
+    assert (kept["points"]["z"] == 1.5).all()
+
+
 def test_depth_that_is_not_understood_is_told_and_recovers_by_itself():
     stream, engine, host = make()
     for stamp, metres in ((10, 1500.0), (20, 0.0), (30, 1.5)):
@@ -462,6 +474,7 @@ def test_the_state_holds_the_range_of_a_16_bit_guide_and_the_engines():
         {"depth_unit": float("nan")},
         {"depth_unit": 1e9},
         {"points_provenance": "x"},
+        {"points_edge": "x"},
     ],
 )
 def test_options_that_cannot_be(bad):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from d2a2_core.geometry import Camera, back_project, write_ply
+from d2a2_core.geometry.cloud import in_the_air
 from d2a2_core.messages.camera_info import camera_from_info, is_rectified, rectified_info, with_usable_k
 
 PLAIN = Camera(64, 48, 60.0, 61.0, 31.2, 24.9)
@@ -380,3 +381,46 @@ def test_a_rectified_fisheye_is_described_by_p_even_without_coefficients():
 )
 def test_which_images_are_rectified(setting, which, topic, expected):
     assert is_rectified(setting, which, topic) is expected
+
+
+# -- points in the air -----------------------------------------------------------------------------------------------------
+
+
+def tilted(degrees, camera, axis, metres=2.0):
+    """Depth of a plane through the optical axis at ``metres``, seen at an angle, rising along x (1) or y (0)."""
+    rays = camera.rays()[..., 1 - axis]
+    tangent = np.tan(np.radians(degrees))
+    return (metres / (1 - tangent * rays)).astype(np.float32)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize(("degrees", "floats"), [(0, False), (70, False), (80, False), (86, True)])
+def test_surfaces_are_no_points_in_the_air_unless_hardly_seen(degrees, floats, axis):
+    camera = Camera(60, 44, 500.0, 500.0, 29.5, 21.5)
+    depth = tilted(degrees, camera, axis)
+    middle = in_the_air(depth, camera)[20:24, 28:32]
+    assert middle.all() if floats else not middle.any()
+
+
+def test_a_ramp_between_two_surfaces_is_in_the_air_and_their_edges_are_not():
+    camera = Camera(40, 30, 500.0, 500.0, 19.5, 14.5)
+    row = np.concatenate((np.full(18, 1.0), [1.2, 1.5, 1.8], np.full(19, 2.0))).astype(np.float32)
+    floating = in_the_air(np.tile(row, (30, 1)), camera)
+    assert np.flatnonzero(floating[15]).tolist() == [18, 19, 20]
+    assert (floating == floating[15]).all()
+    sharp = np.tile(np.where(np.arange(40) < 20, np.float32(1), np.float32(2)), (30, 1))
+    assert not in_the_air(sharp, camera).any()
+    pole = sharp.copy()
+    pole[:, 30] = 1.0  # one pixel wide, before the wall
+    assert not in_the_air(pole, camera).any()
+    holes = np.tile(row, (30, 1))
+    holes[:, 19] = np.nan
+    assert not in_the_air(holes, camera).any()  # nothing is known beside them
+
+
+def test_points_without_certainty_are_in_the_air():
+    camera = Camera(8, 6, 10.0, 10.0, 3.5, 2.5)
+    depth, sigma = np.full((6, 8), 2.0, np.float32), np.full((6, 8), 0.05, np.float32)
+    sigma[2, 3] = 0.2
+    depth[5, 7] = sigma[5, 7] = np.nan
+    assert np.argwhere(in_the_air(depth, camera, sigma)).tolist() == [[2, 3]]
