@@ -15,10 +15,8 @@ from d2a2_core.temporal.fusion import Belief, Rules, fuse, start
 from d2a2_core.temporal.warp import seen_from
 
 MODES = ("off", "still", "moving")
-_CUT_SHARE, _CUT_BIAS = (
-    0.5,
-    0.75,
-)  # fewer pixels that agree, or a larger mean innovation (standard deviations), is another scene
+# Another scene, or a wrong pose: fewer pixels agree, most of the image differs by more standard deviations, or more tiles do.
+_CUT_AGREEING, _CUT_BIAS, _CUT_SHIFTED = 0.5, 0.5, 0.4
 _DRIFT_M = 0.001  # error of a pose from one frame to the next
 _UNKNOWN = np.float32(100)  # square metres, the variance of depth whose sigma is not known
 _LEAST = np.float32(1e-8)
@@ -149,24 +147,21 @@ class Stabiliser:
         pose = _checked(depth, sigma, provenance, camera, pose)
         variance = _variance(depth, sigma, provenance)
         why = self._why_restart(depth, camera, stamp_ns, pose)
-        rules, agreeing = self.settings.rules, 1.0
-        if not why:
-            if self.settings.temporal == "moving":
-                self._look_from(pose, depth)
-            fused = fuse(self._belief, depth, variance, (stamp_ns - self._stamp_ns) * 1e-9, rules)
+        rules, agreeing, belief = self.settings.rules, 1.0, self._belief
+        if belief is not None and not why:
+            belief = self._in_view(belief, camera, pose, depth)
+            fused = fuse(belief, depth, variance, (stamp_ns - self._stamp_ns) * 1e-9, rules)
             agreeing = fused.agreeing
-            if agreeing < _CUT_SHARE or abs(fused.bias) > _CUT_BIAS:
+            if agreeing < _CUT_AGREEING or abs(fused.bias) > _CUT_BIAS or fused.shifted > _CUT_SHIFTED:
                 why = "cut"
             elif fused.remembered.any():
                 provenance = np.where(fused.remembered, np.uint8(Provenance.REMEMBERED), provenance)
+        if belief is None or belief.depth.shape != depth.shape:
+            belief, self._spare = Belief.empty(depth.shape), None
         if why:
-            if self._belief is None or self._belief.depth.shape != depth.shape:
-                self._belief, self._spare = Belief.empty(depth.shape), None
-            start(self._belief, depth, variance, rules)
-        self._camera, self._stamp_ns, self._pose = camera, stamp_ns, pose
-        return Stabilised(
-            self._belief.depth.copy(), None if sigma is None else _sigma(self._belief), provenance, why, agreeing
-        )
+            start(belief, depth, variance, rules)
+        self._belief, self._camera, self._stamp_ns, self._pose = belief, camera, stamp_ns, pose
+        return Stabilised(belief.depth.copy(), None if sigma is None else _sigma(belief), provenance, why, agreeing)
 
     def _why_restart(self, depth: np.ndarray, camera: Camera | None, stamp_ns: int, pose: np.ndarray | None) -> str:
         """Why what was known does not fit this frame; empty where it does."""
@@ -187,11 +182,14 @@ class Stabiliser:
                 return "no_pose"
         return ""
 
-    def _look_from(self, pose: np.ndarray, depth: np.ndarray) -> None:
-        """Brings what is known into the view of a new pose of the camera."""
-        self._spare = self._spare or Belief.empty(depth.shape)
-        seen_from(self._belief, np.linalg.inv(pose) @ self._pose, self._camera, depth, _DRIFT_M, self._spare)
-        self._belief, self._spare = self._spare, self._belief
+    def _in_view(self, belief: Belief, camera: Camera | None, pose: np.ndarray | None, depth: np.ndarray) -> Belief:
+        """What is known, seen from where a frame was taken."""
+        if self.settings.temporal == "still" or camera is None or pose is None or self._pose is None:
+            return belief
+        out = self._spare or Belief.empty(depth.shape)
+        seen_from(belief, np.linalg.inv(pose) @ self._pose, camera, depth, _DRIFT_M, out)
+        self._spare = belief
+        return out
 
     # -- state ---------------------------------------------------------------------------------------------------------
 
