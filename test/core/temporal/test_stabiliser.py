@@ -256,8 +256,8 @@ def test_filled_depth_counts_less_than_measured():
     b = Bench()
     measured, filled = (np.full(SIZE, kind, np.uint8) for kind in (Provenance.MEASURED, Provenance.FILLED))
     b.feed(np.full(SIZE, 2.0, np.float32), sigma=None, provenance=measured)
-    result = b.feed(np.full(SIZE, 2.012, np.float32), sigma=None, provenance=filled)
-    assert 2.0 < result.depth[0, 0] < 2.002
+    result = b.feed(np.full(SIZE, 2.006, np.float32), sigma=None, provenance=filled)
+    assert 2.0 < result.depth[0, 0] < 2.001
 
 
 def test_depth_whose_sigma_is_missing_does_not_outweigh_what_is_known():
