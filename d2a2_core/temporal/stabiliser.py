@@ -115,6 +115,7 @@ class Stabiliser:
         """Forgets the stream so far."""
         self._belief: Belief | None = None
         self._spare: Belief | None = None  # for the next frame's, in "moving"
+        self._variance = np.empty((0, 0), np.float32)
         self._camera: Camera | None = None
         self._stamp_ns = 0
         self._pose: np.ndarray | None = None
@@ -145,7 +146,7 @@ class Stabiliser:
             self.reset()
             return Stabilised(depth, sigma, provenance, "off")
         pose = _checked(depth, sigma, provenance, camera, pose)
-        variance = _variance(depth, sigma, provenance)
+        variance = self._variance_of(depth, sigma, provenance)
         why = self._why_restart(depth, camera, stamp_ns, pose)
         rules, agreeing, belief = self.settings.rules, 1.0, self._belief
         if belief is not None and not why:
@@ -190,6 +191,17 @@ class Stabiliser:
         seen_from(belief, np.linalg.inv(pose) @ self._pose, camera, depth, _DRIFT_M, out)
         self._spare = belief
         return out
+
+    def _variance_of(self, depth: np.ndarray, sigma: np.ndarray | None, provenance: np.ndarray) -> np.ndarray:
+        """(H, W) float32 square metres, positive everywhere, also where there is no depth; valid until the next frame."""
+        if self._variance.shape != depth.shape:
+            self._variance = np.empty(depth.shape, np.float32)
+        if sigma is None:
+            sigma = (np.float32(_NOISE_M[0]) + np.float32(_NOISE_M[1]) * depth * depth) * _FACTOR[provenance]
+        np.multiply(sigma, sigma, out=self._variance)
+        # Holes have no sigma. Depth without one is hardly believed.
+        np.fmin(self._variance, _UNKNOWN, out=self._variance)
+        return np.maximum(self._variance, _LEAST, out=self._variance)
 
     # -- state ---------------------------------------------------------------------------------------------------------
 
@@ -251,16 +263,6 @@ def _checked(
     result = np.eye(4)
     result[:3, :3], result[:3, 3] = rigid.rotation, rigid.translation
     return result
-
-
-def _variance(depth: np.ndarray, sigma: np.ndarray | None, provenance: np.ndarray) -> np.ndarray:
-    """(H, W) float32 square metres, positive everywhere, also where there is no depth."""
-    if sigma is None:
-        sigma = (np.float32(_NOISE_M[0]) + np.float32(_NOISE_M[1]) * depth * depth) * _FACTOR[provenance]
-    # Holes have no sigma. Depth without one is hardly believed.
-    variance = np.multiply(sigma, sigma, dtype=np.float32)
-    np.fmin(variance, _UNKNOWN, out=variance)
-    return np.maximum(variance, _LEAST, out=variance)
 
 
 def _sigma(belief: Belief) -> np.ndarray:
