@@ -116,9 +116,9 @@ def fuse(belief: Belief, depth: np.ndarray, variance: np.ndarray, seconds: float
         rules: Numbers of the filter.
     """
     tiles = _Tiles(depth.shape)
-    moving, shift, bias = _judge(tiles, belief, depth, variance, rules)
-    remembered, known, agreeing = np.zeros(depth.shape, bool), 0, 0
     new = _Comparison(tiles.largest, rules)
+    moving, shift, bias = _judge(new, tiles, belief, depth, variance)
+    remembered, known, agreeing = np.zeros(depth.shape, bool), 0, 0
     for band in tiles.bands:
         was, z = belief.rows(band.rows), depth[band.rows]
         new.compare(was, z, variance[band.rows])
@@ -140,7 +140,7 @@ def fuse(belief: Belief, depth: np.ndarray, variance: np.ndarray, seconds: float
 
 
 def _judge(
-    tiles: _Tiles, belief: Belief, depth: np.ndarray, variance: np.ndarray, rules: Rules
+    new: _Comparison, tiles: _Tiles, belief: Belief, depth: np.ndarray, variance: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """What tiles show that single pixels do not.
 
@@ -153,7 +153,7 @@ def _judge(
         Tiles (h, w) bool around which something moves; of each tile -1, 0 or 1 float32, the direction in which it is shifted;
         and the median of their mean innovations in standard deviations.
     """
-    sums, new = [], _Comparison(tiles.largest, rules)
+    sums = []
     for band in tiles.bands:
         rows = slice(band.rows.start, band.rows.stop, _EVERY)
         new.compare(belief.rows(rows), depth[rows], variance[rows])

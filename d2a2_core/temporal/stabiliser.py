@@ -39,6 +39,7 @@ class StabiliserSettings:
         remember_s: Holes keep what was seen there for so many seconds; 0 keeps nothing.
         max_gap_s: After a longer pause between two stamps nothing of before is used.
         shared_error: Share of sigma^2 that is the same in every frame of a scene, and so does not average out, in [0, 1).
+            With 0.4 sigma holds the truth as often after 20 frames of a still room (d2a2-nano-sensor) as after one.
         gate: A measurement replaces what was known when it differs by more than so many standard deviations of the difference.
         narrow_abs, narrow_rel: Where something moves also by more than the larger of these, metres and share of the depth.
     """
@@ -186,6 +187,8 @@ class Stabiliser:
     def _in_view(self, belief: Belief, camera: Camera | None, pose: np.ndarray | None, depth: np.ndarray) -> Belief:
         """What is known, seen from where a frame was taken."""
         if self.settings.temporal == "still" or camera is None or pose is None or self._pose is None:
+            return belief
+        if np.array_equal(pose, self._pose):
             return belief
         out = self._spare or Belief.empty(depth.shape)
         seen_from(belief, np.linalg.inv(pose) @ self._pose, camera, depth, _DRIFT_M, out)
