@@ -197,6 +197,17 @@ def test_a_thing_that_crosses_leaves_no_ghost_and_no_lag():
         assert np.abs(result.depth - truth).max() < 6 * SIGMA
 
 
+def test_a_thing_that_crosses_before_a_moving_camera_leaves_none_either():
+    b = Bench("moving")
+    for number in range(12):
+        truth = np.full(SIZE, 2.0, np.float32)
+        truth[14:34, 4 * number : 4 * number + 12] = 0.9
+        result = b.feed(b.noisy(truth), pose=pose_at(x=0.013 * number))
+        assert result.restarted == ("" if number else "first")
+        assert np.abs(result.depth - truth).max() < 6 * SIGMA
+    assert np.abs(result.depth - truth)[36:, :40].mean() < 0.5 * 0.8 * SIGMA  # the wall is calm
+
+
 def test_a_large_thing_that_comes_near_is_no_cut():
     b = Bench()
     for _ in range(8):
