@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from d2a2_core.depth.provenance import Provenance
+from d2a2_core.documents import parse_json
 from d2a2_core.errors import CodedError
 from d2a2_core.geometry import Camera, Extrinsics
 from d2a2_core.temporal.fusion import Belief, Rules, fuse, start
@@ -90,7 +91,7 @@ class Stabilised:
         sigma: (H, W) float32 metres, half-width of the 68 % interval, NaN where ``depth`` is; None for a frame without one.
         provenance: (H, W) uint8, :class:`d2a2_core.Provenance`; REMEMBERED in holes that keep what was seen there.
         restarted: Why nothing of the frames before was used: "first", "stamp_back", "stamp_gap", "size", "camera", "no_pose",
-            "no_camera", "cut"; empty where it was used.
+            "no_camera", "cut" (also a wrong pose), "off"; empty where it was used.
         agreeing: Share of the pixels known before that agree with this frame, in [0, 1].
     """
 
@@ -138,7 +139,7 @@ class Stabiliser:
             provenance: (H, W) uint8, :class:`d2a2_core.Provenance`.
             camera: Camera of these images; needed for "moving".
             stamp_ns: Nanoseconds.
-            pose: (4, 4) from the camera's optical frame to a fixed frame, metres; needed for "moving".
+            pose: (4, 4) from the camera's optical frame to a fixed frame, metres; needed for "moving", else not used.
 
         Raises:
             CodedError: Code "sizes": the images or the camera differ in size. Code "pose": no rigid transform.
@@ -146,7 +147,8 @@ class Stabiliser:
         if self.settings.temporal == "off":
             self.reset()
             return Stabilised(depth, sigma, provenance, "off")
-        pose = _checked(depth, sigma, provenance, camera, pose)
+        _check_sizes(depth, sigma, provenance, camera)
+        pose = _rigid(pose) if pose is not None and self.settings.temporal == "moving" else None
         variance = self._variance_of(depth, sigma, provenance)
         why = self._why_restart(depth, camera, stamp_ns, pose)
         rules, agreeing, belief = self.settings.rules, 1.0, self._belief
@@ -230,7 +232,7 @@ class Stabiliser:
         try:
             self.reset()
             (length,) = _HEADER.unpack_from(state)
-            header = json.loads(state[_HEADER.size : _HEADER.size + length])
+            header = parse_json(state[_HEADER.size : _HEADER.size + length], "its header")
             self._stamp_ns = int(header["stamp_ns"])
             self._pose = None if header["pose"] is None else np.array(header["pose"], float).reshape(4, 4)
             camera = header["camera"]
@@ -243,10 +245,7 @@ class Stabiliser:
             raise ValueError(f"the stabiliser's state is damaged ({error}); start again without it") from error
 
 
-def _checked(
-    depth: np.ndarray, sigma: np.ndarray | None, provenance: np.ndarray, camera: Camera | None, pose: np.ndarray | None
-) -> np.ndarray | None:
-    """The pose as float64, after checking that all belongs together."""
+def _check_sizes(depth: np.ndarray, sigma: np.ndarray | None, provenance: np.ndarray, camera: Camera | None) -> None:
     shapes = {depth.shape, provenance.shape} | ({sigma.shape} if sigma is not None else set())
     if camera is not None:
         shapes.add((camera.height, camera.width))
@@ -254,8 +253,10 @@ def _checked(
         raise CodedError(
             "sizes", f"expected depth, sigma, provenance and camera of one size (H, W), got {sorted(shapes)}"
         )
-    if pose is None:
-        return None
+
+
+def _rigid(pose: np.ndarray) -> np.ndarray:
+    """The pose as (4, 4) float64, its rotation exactly orthonormal."""
     matrix = np.asarray(pose, np.float64)
     try:
         if matrix.shape != (4, 4):

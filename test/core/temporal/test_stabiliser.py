@@ -315,12 +315,12 @@ def test_reset_forgets():
     ],
 )
 def test_what_cannot_be_a_frame_is_refused(change, code, message):
-    b = Bench()
-    b.feed(scene())
+    b = Bench("moving")
+    b.feed(scene(), pose=pose_at())
     with pytest.raises(CodedError, match=message) as raised:
-        b.feed(scene(), **change)
+        b.feed(scene(), **{"pose": pose_at()} | change)
     assert raised.value.code == code
-    assert b.feed(scene()).restarted == ""
+    assert b.feed(scene(), pose=pose_at()).restarted == ""
 
 
 @pytest.mark.parametrize(
