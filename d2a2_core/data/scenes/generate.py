@@ -142,7 +142,9 @@ def _room(settings: Settings, number: int, shared: dict) -> RGBD:
 
     if "scene" not in shared:
         rng = np.random.default_rng([settings.seed, number // BLOCK, 1])
-        shared["scene"] = make_room(models_of(settings.furniture, settings.licences), rng, variety=rng.uniform(0.2, 0.8))
+        shared["scene"] = make_room(
+            models_of(settings.furniture, settings.licences), rng, variety=rng.uniform(0.2, 0.8)
+        )
     rng = np.random.default_rng([settings.seed, number])
     intrinsics = random_intrinsics(settings.size, rng)
     view = close_view if rng.random() < 0.6 else random_view
