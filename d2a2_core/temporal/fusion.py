@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 
 TILE = 16  # pixels; several LR cells, whose errors are mostly independent of one another
-_TILE_BIAS = 1.0  # mean innovation of a tile, in standard deviations, from which all of it is replaced
+_TILE_BIAS = 1.0  # mean innovation of a tile, in standard deviations, from which it counts as shifted
+_SHIFTED = 0.5  # standard deviations, and in the direction of the tile, from which a pixel in it is replaced
 _BUSY = 0.12  # share of a tile's pixels that differ by more than the narrow gate where something moves
 _EVERY = 2  # tiles are judged by every second row: neighbours err alike anyway
 _BAND = 1 << 15  # pixels; what is computed at a time stays in a processor's cache
@@ -87,11 +88,13 @@ class Fused:
         remembered: (H, W) bool, holes of the frame that keep what was seen before.
         agreeing: Share of the pixels known before and measured now that agree; 1 where there are none.
         bias: Median over the tiles of their mean innovation, in standard deviations.
+        shifted: Share of the tiles whose mean innovation is large.
     """
 
     remembered: np.ndarray
     agreeing: float
     bias: float
+    shifted: float
 
 
 def start(belief: Belief, depth: np.ndarray, variance: np.ndarray, rules: Rules) -> None:
@@ -113,54 +116,55 @@ def fuse(belief: Belief, depth: np.ndarray, variance: np.ndarray, seconds: float
         rules: Numbers of the filter.
     """
     tiles = _Tiles(depth.shape)
-    moving, replaced, bias = _judge(tiles, belief, depth, variance, rules)
-    remembered, known, agreeing = np.zeros(depth.shape, bool), 0, 0
     new = _Comparison(tiles.largest, rules)
+    moving, shift, bias = _judge(new, tiles, belief, depth, variance)
+    remembered, known, agreeing = np.zeros(depth.shape, bool), 0, 0
     for band in tiles.bands:
         was, z = belief.rows(band.rows), depth[band.rows]
         new.compare(was, z, variance[band.rows])
-        in_moving, in_replaced = tiles.enlarge(moving, band), tiles.enlarge(replaced, band)
-        agree = new.near & ~(new.far & (in_moving | rules.narrow)) & ~in_replaced
-        known += np.count_nonzero(new.known)
-        agreeing += np.count_nonzero(agree)
+        in_moving, shifted = tiles.enlarge(moving, band), tiles.enlarge(shift, band)
+        agree = new.near & ~(new.far & (in_moving | rules.narrow))
+        if shifted.any():
+            agree &= new.deviation * shifted < _SHIFTED
+        known += int(np.count_nonzero(new.known))
+        agreeing += int(np.count_nonzero(agree))
         past = None if new.known.all() else was.copy()
         new.update(was, agree)
         if past is not None:
             past.age += np.float32(seconds)
-            kept = np.isnan(z) & ~np.isnan(past.depth) & (past.age <= rules.remember_s) & ~in_moving & ~in_replaced
+            kept = np.isnan(z) & ~np.isnan(past.depth) & (past.age <= rules.remember_s) & ~in_moving & (shifted == 0)
             for array, before in zip(was.arrays(), past.arrays(), strict=True):
                 np.copyto(array, before, where=kept)
             remembered[band.rows] = kept
-    return Fused(remembered, agreeing / known if known else 1.0, bias)
+    return Fused(remembered, agreeing / known if known else 1.0, bias, float(np.mean(shift != 0)))
 
 
 def _judge(
-    tiles: _Tiles, belief: Belief, depth: np.ndarray, variance: np.ndarray, rules: Rules
+    new: _Comparison, tiles: _Tiles, belief: Belief, depth: np.ndarray, variance: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """What tiles show that single pixels do not.
 
     Sigma is wide at depth edges, where the network's result jitters, and a hand that passes may lie within it. So the gate is as
     wide as that only in tiles around which next to nothing differs by more than the narrow one.
     A surface that moves slowly, and a wrong pose, shift neighbours alike, while their errors are independent beyond a few LR
-    cells: a tile whose mean innovation is large is replaced as a whole.
+    cells: where the mean innovation of a tile is large, all that differs in the same direction is replaced.
 
     Returns:
-        Tiles (h, w) bool around which something moves, tiles (h, w) bool to replace, and the median of the tiles' mean
-        innovations in standard deviations.
+        Tiles (h, w) bool around which something moves; of each tile -1, 0 or 1 float32, the direction in which it is shifted;
+        and the median of their mean innovations in standard deviations.
     """
-    sums, new = [], _Comparison(tiles.largest, rules)
+    sums = []
     for band in tiles.bands:
         rows = slice(band.rows.start, band.rows.stop, _EVERY)
         new.compare(belief.rows(rows), depth[rows], variance[rows])
         heights = -(-band.heights // _EVERY)
         sums.append([tiles.sums(plane, heights) for plane in (new.known, new.far, new.deviation)])
     known, far, total = (np.concatenate(parts) for parts in zip(*sums, strict=True))
-    moving = far > _BUSY * known
-    padded = np.pad(moving, 1)
-    moving = np.lib.stride_tricks.sliding_window_view(padded, (3, 3)).any((2, 3))
-    replaced = np.abs(total) > _TILE_BIAS * np.maximum(known, TILE)
+    busy = np.pad(far > _BUSY * known, 1)
+    moving = np.asarray(np.lib.stride_tricks.sliding_window_view(busy, (3, 3)).any(axis=(2, 3)))
+    shift = np.sign(total) * (np.abs(total) > _TILE_BIAS * np.maximum(known, TILE))
     means = total[known > 0] / known[known > 0]
-    return moving, replaced, float(np.median(means)) if len(means) else 0.0
+    return moving, shift, float(np.median(means)) if len(means) else 0.0
 
 
 class _Comparison:

@@ -48,12 +48,10 @@ def _look_up(belief: Belief, back: np.ndarray, camera: Camera, depth: np.ndarray
     if not inside.all():
         u, v = np.where(inside, u, 0), np.where(inside, v, 0)
     column, row = u.astype(np.intp), v.astype(np.intp)  # both are at least -0.5: down to 0
-    np.minimum(column, width - 2, out=column)
-    np.minimum(row, height - 2, out=row)
-    x, y = (
-        (u - column).astype(np.float32),
-        (v - row).astype(np.float32),
-    )  # beyond the outer pixels' centres: extrapolates
+    np.minimum(column, max(width - 2, 0), out=column)
+    np.minimum(row, max(height - 2, 0), out=row)
+    # Below 0 or above 1 beyond the centres of the outermost pixels: that extrapolates.
+    x, y = (u - column).astype(np.float32), (v - row).astype(np.float32)
     corner = row * width + column
     flat = belief.depth.reshape(-1)
     steps = np.array([0, 1, width, width + 1])
