@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import lru_cache
 from types import ModuleType
 from typing import Any, cast
@@ -126,17 +127,27 @@ class OpenVinoRuntime(ModelRuntime):
         return {f"{prefix}.{name}" if prefix else name: ends for name, ends in self._int8.of(scale).items()}
 
 
+@dataclass
+class _Request:
+    """A compiled model, how often it was called, and what :meth:`_Compiled.profile` told last: of how many calls, seconds."""
+
+    infer: Any
+    calls: int = 0
+    told: tuple[int, dict[str, float]] = field(default_factory=lambda: (0, {}))
+
+
 class _Compiled(Graph):
     """A module, compiled for each set of sizes of its inputs; those used last are kept."""
 
     def __init__(self, runtime: OpenVinoRuntime, module: nn.Module, profiled: bool) -> None:
         self._runtime, self._module, self._profiled = runtime, module, profiled
-        self._by_sizes: dict[tuple[tuple[int, ...], ...], Any] = {}
+        self._by_sizes: dict[tuple[tuple[int, ...], ...], _Request] = {}
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         try:
             request = self._request(inputs)
-            results = request.infer([x.contiguous().numpy() for x in inputs], share_inputs=True)
+            results = request.infer.infer([x.contiguous().numpy() for x in inputs], share_inputs=True)
+            request.calls += 1
             # Copies: the next frame does not overwrite them.
             return tuple(torch.from_numpy(results[i]) for i in range(len(results)))
         except Exception as error:  # openvino's own kinds of errors have no common base
@@ -145,19 +156,27 @@ class _Compiled(Graph):
             ) from error
 
     def profile(self) -> dict[str, float]:
-        seconds: dict[str, float] = {}
-        for node in next(reversed(self._by_sizes.values())).get_profiling_info() if self._profiled else ():
+        """See :meth:`Graph.profile`; the mean of the calls since it was last asked."""
+        if not self._profiled or not self._by_sizes:
+            return {}
+        request = next(reversed(self._by_sizes.values()))
+        total: dict[str, float] = {}
+        for node in request.infer.get_profiling_info():
             inside = node.node_name.startswith("__module.")
             part = node.node_name.removeprefix("__module.").split("/")[0].split(".")[0] if inside else ""
-            seconds[part] = seconds.get(part, 0.0) + node.real_time.total_seconds()
-        return seconds
+            # What openvino tells is the mean of all calls so far.
+            total[part] = total.get(part, 0.0) + request.calls * node.real_time.total_seconds()
+        calls, before = request.told
+        request.told = request.calls, total
+        return {part: (value - before.get(part, 0.0)) / max(request.calls - calls, 1) for part, value in total.items()}
 
-    def _request(self, inputs: tuple[Tensor, ...]) -> Any:
+    def _request(self, inputs: tuple[Tensor, ...]) -> _Request:
         sizes = tuple(tuple(x.shape) for x in inputs)
         request = self._by_sizes.pop(sizes, None)
         if request is None:
             ranges = self._runtime.ranges(self._module, inputs)
-            request = _load_or_compile(self._module, inputs, ranges, self._profiled, self._runtime.count_compilation)
+            counted = self._runtime.count_compilation
+            request = _Request(_load_or_compile(self._module, inputs, ranges, self._profiled, counted))
             while len(self._by_sizes) >= _KEPT:
                 # The one that has not been used for longest.
                 del self._by_sizes[next(iter(self._by_sizes))]

@@ -78,14 +78,18 @@ def test_the_reserve_computes_until_the_chosen_one_is_ready():
 
 
 def test_a_patient_caller_waits():
-    chosen = Fixed("fast", 3.0)
+    begin = threading.Event()
+    begin.set()
+    chosen = Fixed("fast", 3.0, begin)
     runtime = StartingRuntime(lambda: chosen, Fixed("torch", 2.0))
     graph, x = runtime.whole(lambda network: None), torch.ones(1, 1, 4, 4)
     runtime.patient = True
     assert graph(x)[0].max() == 3.0
     assert not runtime.starting
     runtime.patient = False
+    begin.clear()
     assert graph(torch.ones(1, 1, 8, 8))[0].max() == 2.0
+    begin.set()
 
 
 def test_each_size_gets_ready_by_itself():
