@@ -128,6 +128,11 @@ class DepthUpsampler:
         """Whether PyTorch computes while a faster runtime is getting ready."""
         return self._runtime.starting
 
+    @property
+    def preparing(self) -> bool:
+        """Whether a thread is getting a faster runtime ready."""
+        return self._runtime.preparing
+
     @contextmanager
     def patient(self) -> Iterator[None]:
         """Within this, frames wait for the faster runtime, should one be getting ready: to measure it, or to have it ready."""

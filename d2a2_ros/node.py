@@ -119,8 +119,8 @@ class UpsampleNode(GuardedNode):
 
     @property
     def busy(self) -> bool:
-        """Whether the worker is still computing, after :meth:`destroy_node` too."""
-        return self._worker.alive
+        """Whether a thread is still computing or compiling, after :meth:`destroy_node` too."""
+        return self._worker.alive or self.upsampler.preparing
 
     def destroy_node(self) -> None:
         """Ends the worker (waiting a moment for the frame it computes), then the node."""

@@ -67,6 +67,7 @@ class Runtime(ABC):
         takes_trust: Whether the network takes the third input.
         problem: Why another runtime had to take over; empty if none had to.
         starting: Whether a faster one is getting ready, see :class:`d2a2_core.runtime.starting.StartingRuntime`.
+        preparing: Whether a thread is at work for that.
         patient: Whether frames are to wait for that one; may be set.
     """
 
@@ -77,6 +78,7 @@ class Runtime(ABC):
     takes_trust: bool = False
     problem: str = ""
     starting: bool = False
+    preparing: bool = False
     patient: bool = False
 
     @abstractmethod

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from d2a2_core.runtime.base import Graph, GraphMaker, Runtime
 
+_ROOM = 4  # that wait to get ready: where sizes change all the time, no more is kept
 Sizes = tuple[tuple[int, ...], ...]
 
 
@@ -32,7 +33,7 @@ class StartingRuntime(Runtime):
         self._failed = ""
         self._lock = threading.Lock()  # held while something gets ready
         self._waiting: deque[Callable[[Runtime], None]] = deque()
-        self._working = False
+        self.preparing = False
         self._waiting_lock = threading.Lock()
         self.device, self.scales, self.takes_trust = reserve.device, reserve.scales, reserve.takes_trust
         self.computes(reserve)
@@ -51,23 +52,29 @@ class StartingRuntime(Runtime):
         self.problem = self._failed or runtime.problem
         self.starting = runtime is self._reserve and not self._failed
 
-    def prepare(self, work: Callable[[Runtime], None]) -> None:
-        """Does something with the chosen runtime: in the thread, unless ``patient`` is set."""
+    def prepare(self, work: Callable[[Runtime], None]) -> bool:
+        """Does something with the chosen runtime: in the thread, unless ``patient`` is set. Returns whether there is room.
+
+        Python waits for the thread when it ends: to end around a compiler would crash it.
+        """
         if self.patient:
             self._prepare(work)
-            return
+            return True
         with self._waiting_lock:
+            if len(self._waiting) >= _ROOM:
+                return False
             self._waiting.append(work)
-            if self._working:
-                return
-            self._working = True
-        threading.Thread(target=self._work, daemon=True).start()
+            if self.preparing:
+                return True
+            self.preparing = True
+        threading.Thread(target=self._work).start()
+        return True
 
     def _work(self) -> None:
         while True:
             with self._waiting_lock:
-                if not self._waiting:
-                    self._working = False
+                if not self._waiting or not threading.main_thread().is_alive():
+                    self.preparing = False
                     return
                 work = self._waiting.popleft()
             self._prepare(work)
@@ -100,10 +107,10 @@ class _StartingGraph(Graph):
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         sizes = tuple(tuple(x.shape) for x in inputs)
         if sizes not in self._ready and (sizes not in self._asked or self._runtime.patient):
-            self._asked.add(sizes)
             # Copies: what a frame is read from may be overwritten by the next one.
             kept = [x.clone() for x in inputs]
-            self._runtime.prepare(lambda chosen: self._compute_first(chosen, sizes, kept))
+            if self._runtime.prepare(lambda chosen: self._compute_first(chosen, sizes, kept)):
+                self._asked.add(sizes)
         if sizes in self._ready and self._by_chosen is not None:
             runtime, self._last = self._by_chosen
         else:

@@ -1,5 +1,7 @@
 """Frames are computed at once, by PyTorch, while a faster runtime gets ready."""
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -118,6 +120,51 @@ def test_graphs_get_ready_one_after_another_without_further_frames():
     begin.set()
     wait_until(lambda: len(chosen.seen) == 3)
     wait_until(lambda: all(graph(x)[0].max() == 3.0 for graph in graphs))
+
+
+def test_sizes_that_change_every_frame_do_not_pile_up():
+    begin = threading.Event()
+    chosen = Fixed("fast", 3.0, begin)
+    runtime = StartingRuntime(lambda: chosen, Fixed("torch", 2.0))
+    graph = runtime.whole(lambda network: None)
+    for side in range(1, 60):
+        assert graph(torch.ones(1, 1, side, side))[0].max() == 2.0
+    begin.set()
+    wait_until(lambda: not runtime.preparing)
+    assert len(chosen.seen) <= 6
+    # What found no room is asked for again.
+    wait_until(lambda: graph(torch.ones(1, 1, 59, 59))[0].max() == 3.0)
+
+
+END = """
+import sys, threading, time
+import torch
+from torch import nn
+from d2a2_core.runtime import EagerGraph, Runtime
+from d2a2_core.runtime.starting import StartingRuntime
+
+class Torch(Runtime):
+    name, precision, device = "torch", "float32", torch.device("cpu")
+    def __call__(self, *inputs): return inputs[0]
+    def whole(self, make, profiled=False): return EagerGraph(nn.Identity(), profiled)
+
+done = []
+def choose():
+    for _ in range(20):
+        time.sleep(0.05)
+        torch.ones(100, 100) @ torch.ones(100, 100)
+    print("chosen", flush=True)
+    return Torch()
+
+graph = StartingRuntime(choose, Torch()).whole(lambda network: None)
+graph(torch.ones(1, 1, 4, 4))
+print("leaving", flush=True)
+"""
+
+
+def test_a_program_may_end_while_a_runtime_gets_ready():
+    ended = subprocess.run([sys.executable, "-c", END], capture_output=True, text=True, timeout=WAIT_S)
+    assert (ended.returncode, ended.stdout.split()) == (0, ["leaving", "chosen"]), ended.stderr
 
 
 def test_what_gets_ready_is_not_disturbed_by_the_next_frame():
