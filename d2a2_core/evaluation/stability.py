@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from scipy import ndimage
 
 from d2a2_core.data.scenes.sequences import SequenceFrame, read_poses
 from d2a2_core.data.sensors.tof import blobs
 from d2a2_core.depth.provenance import Provenance
 from d2a2_core.geometry import Camera, CameraPair, back_project
+from d2a2_core.images import read_image
 from d2a2_core.pipeline import DepthPipeline
 from d2a2_core.recording import Recording
 from d2a2_core.temporal import Stabiliser, StabiliserSettings
@@ -70,7 +70,7 @@ def read_shots(folder: str | Path, pipeline: DepthPipeline) -> list[Shot]:
             raise ValueError(
                 f"{folder}: expected a sequence with calibration and truth, and weights with an uncertainty head"
             )
-        moving = np.asarray(Image.open(Path(folder) / f"{name}.moving.png")) > 0
+        moving = np.asarray(read_image(Path(folder) / f"{name}.moving.png")) > 0
         shots.append(
             Shot(result.depth, result.sigma, result.provenance, frame.truth, moving, pose, stamp, result.camera)
         )

@@ -41,6 +41,16 @@ sys.stdin.read()
 
 
 def test_what_a_killed_process_leaves_is_counted_and_a_living_ones_is_not(ros):
+    # A process that starts elsewhere on this machine clears away what killed ones left: then it is tried again.
+    for last in (False, False, True):
+        try:
+            return _leave_behind()
+        except AssertionError:
+            if last:
+                raise
+
+
+def _leave_behind():
     before, names = shared_memory.look(), set(os.listdir("/dev/shm"))
     child = subprocess.Popen([sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     new = set()
