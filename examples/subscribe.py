@@ -4,8 +4,6 @@ ros2 launch d2a2_ros demo.launch.py     # in one terminal
 python3 examples/subscribe.py           # in another
 """
 
-import contextlib
-
 import numpy as np
 import rclpy
 from rclpy.executors import ExternalShutdownException
@@ -49,8 +47,13 @@ class MedianDepth(Node):
 def main() -> None:
     rclpy.init()
     node = MedianDepth()
-    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
+    try:
         rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except RuntimeError:  # rclpy's own, when a signal ends it between two waits
+        if rclpy.ok():
+            raise
     node.destroy_node()
     rclpy.try_shutdown()
 
