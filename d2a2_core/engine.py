@@ -101,6 +101,12 @@ class AdaptiveEngine:
         """Whether other weights are wanted than those that compute."""
         return self._wanted != self.current
 
+    @property
+    def preparing(self) -> bool:
+        """Whether a thread loads or compiles; Python waits for it when it ends."""
+        made = list(self._made.values())
+        return (self._worker is not None and self._worker.is_alive()) or any(p.upsampler.preparing for p in made)
+
     def apply(self, level: Level) -> None:
         """Takes a level: its weights as soon as they are ready, the rest from the next pair on."""
         self._wanted, self._sigma, self._halved = level.weights, level.sigma, level.halved
@@ -172,7 +178,7 @@ class AdaptiveEngine:
         elif name in self._made:
             self._take(name)
         else:
-            self._worker = threading.Thread(target=self._warm_up, args=(name, pair, self.settings), daemon=True)
+            self._worker = threading.Thread(target=self._warm_up, args=(name, pair, self.settings))
             self._worker.start()
 
     def _warm_up(self, name: str, pair: CameraPair, settings: PipelineSettings) -> None:

@@ -120,7 +120,7 @@ class UpsampleNode(GuardedNode):
     @property
     def busy(self) -> bool:
         """Whether a thread is still computing or compiling, after :meth:`destroy_node` too."""
-        return self._worker.alive or self.upsampler.preparing
+        return self._worker.alive or self.engine.preparing
 
     def destroy_node(self) -> None:
         """Ends the worker (waiting a moment for the frame it computes), then the node."""

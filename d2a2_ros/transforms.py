@@ -23,7 +23,8 @@ that is not known."""
 
 _CHANGE = 1e-5  # radians and metres: less is rounding, as of transforms that are composed anew each time
 _PAIRS_OF_FRAMES = 64  # whose last transforms are kept
-_POSE_WAIT = 0.15  # seconds: /tf of an image's time often comes a little after the image
+# Seconds: /tf of an image's time often comes a little after the image. After a wait in vain, so long none.
+_POSE_WAIT, _POSE_PAUSE = 0.15, 1.0
 
 
 class ExtrinsicsSource:
@@ -45,7 +46,7 @@ class ExtrinsicsSource:
         self._node, self._timeout = node, timeout
         self._fixed = Extrinsics.from_values(list(values)) if len(values) else None
         self._tf = None if self._fixed and not poses else _tf_lookup(node)
-        self._pose_wait = _POSE_WAIT
+        self._pose_pause_ends = 0.0
         self._last: dict[tuple[str, str], Extrinsics] = {}
         self._deadline: float | None = None
         self._stopped = threading.Event()
@@ -92,20 +93,19 @@ class ExtrinsicsSource:
         """(4, 4) from a frame to a fixed one at a time, metres; None where TF does not know it. Waits a moment for it."""
         if self._tf is None:
             return None
-        end = time.monotonic() + self._pose_wait
+        begun = time.monotonic()
+        end = begun if begun < self._pose_pause_ends else begun + _POSE_WAIT
         while (found := self._tf(fixed_frame, frame, stamp_ns)) is None:
-            if time.monotonic() >= end or not self._node.context.ok() or self._stopped.wait(0.005):
-                # Once in vain, frames do not wait again until there is one.
-                self._pose_wait = 0.0
+            if time.monotonic() >= end:
+                if end > begun:
+                    self._pose_pause_ends = end + _POSE_PAUSE
                 return None
-        self._pose_wait = _POSE_WAIT
+            if not self._node.context.ok() or self._stopped.wait(0.005):
+                return None
         try:
-            pose = Extrinsics.from_quaternion(*found, stated=False)
-        except ValueError:
+            return Extrinsics.from_quaternion(*found, stated=False).matrix
+        except ValueError:  # TF holds what is no rigid transform: as good as none, the frame counts alone
             return None
-        matrix = np.eye(4)
-        matrix[:3, :3], matrix[:3, 3] = pose.rotation, pose.translation
-        return matrix
 
     def _ask(self, frames: tuple[str, str], deadline: float) -> Extrinsics | None:
         # Own polling: tf2_ros' timeouts run on ROS time, which stands still while a recording is paused.

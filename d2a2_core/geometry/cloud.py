@@ -47,13 +47,12 @@ def in_the_air(depth: np.ndarray, camera: Camera, sigma: np.ndarray | None = Non
         sigma: (H, W) float32 metres; None: slopes alone.
     """
     floating = np.zeros(depth.shape, bool)
-    for axis, focal in ((1, camera.fx), (0, camera.fy)):
+    for z, found, focal in ((depth, floating, camera.fx), (depth.T, floating.T, camera.fy)):
         # NaN compares false.
-        step = np.diff(depth, axis=axis)
-        inner = (slice(None),) * axis + (slice(1, -1),)
-        before, after = (np.take(step, range(start, step.shape[axis] - 1 + start), axis) for start in (0, 1))
-        limit = np.float32(_GRAZING / focal) * depth[inner]
-        floating[inner] |= (np.sign(before) == np.sign(after)) & (np.minimum(np.abs(before), np.abs(after)) > limit)
+        step = np.diff(z, axis=1)
+        before, after = step[:, :-1], step[:, 1:]
+        limit = np.float32(_GRAZING / focal) * z[:, 1:-1]
+        found[:, 1:-1] |= (np.sign(before) == np.sign(after)) & (np.minimum(np.abs(before), np.abs(after)) > limit)
     if sigma is not None:
         floating |= sigma > np.float32(_UNSURE) * depth
     return floating

@@ -95,6 +95,13 @@ class Extrinsics:
         matrix = numbers.reshape(3, 4)
         return cls(matrix[:, :3], matrix[:, 3])
 
+    @property
+    def matrix(self) -> np.ndarray:
+        """(4, 4), of homogeneous coordinates in metres."""
+        matrix = np.eye(4)
+        matrix[:3, :3], matrix[:3, 3] = self.rotation, self.translation
+        return matrix
+
     def inverse(self) -> Extrinsics:
         """From the colour camera's frame to the depth camera's."""
         return Extrinsics(self.rotation.T, -self.rotation.T @ self.translation)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -142,6 +143,8 @@ class _Compiled(Graph):
     def __init__(self, runtime: OpenVinoRuntime, module: nn.Module, profiled: bool) -> None:
         self._runtime, self._module, self._profiled = runtime, module, profiled
         self._by_sizes: dict[tuple[tuple[int, ...], ...], _Request] = {}
+        # One thread may compile for other sizes while another computes, see d2a2_core.runtime.starting.
+        self._lock = threading.Lock()
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         try:
@@ -172,15 +175,18 @@ class _Compiled(Graph):
 
     def _request(self, inputs: tuple[Tensor, ...]) -> _Request:
         sizes = tuple(tuple(x.shape) for x in inputs)
-        request = self._by_sizes.pop(sizes, None)
+        with self._lock:
+            request = self._by_sizes.get(sizes)
         if request is None:
             ranges = self._runtime.ranges(self._module, inputs)
             counted = self._runtime.count_compilation
             request = _Request(_load_or_compile(self._module, inputs, ranges, self._profiled, counted))
-            while len(self._by_sizes) >= _KEPT:
-                # The one that has not been used for longest.
+        with self._lock:
+            # The one used last stands last.
+            self._by_sizes.pop(sizes, None)
+            self._by_sizes[sizes] = request
+            while len(self._by_sizes) > _KEPT:
                 del self._by_sizes[next(iter(self._by_sizes))]
-        self._by_sizes[sizes] = request
         return request
 
 

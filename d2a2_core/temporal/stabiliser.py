@@ -261,12 +261,9 @@ def _rigid(pose: np.ndarray) -> np.ndarray:
     try:
         if matrix.shape != (4, 4):
             raise ValueError(f"expected 4 x 4 numbers, got {matrix.shape}")
-        rigid = Extrinsics(matrix[:3, :3], matrix[:3, 3])
+        return Extrinsics(matrix[:3, :3], matrix[:3, 3]).matrix
     except ValueError as error:
         raise CodedError("pose", f"the camera's pose cannot be used: {error}") from error
-    result = np.eye(4)
-    result[:3, :3], result[:3, 3] = rigid.rotation, rigid.translation
-    return result
 
 
 def _sigma(belief: Belief) -> np.ndarray:

@@ -85,6 +85,17 @@ def ros():
 
 
 @pytest.fixture
+def installed(tmp_path, repo):
+    """The package as it is installed, in which launch files start probes in place of nodes."""
+    pytest.importorskip(
+        "launch_ros", reason="needs launch_ros (make venv installs a stand-in; on a ROS machine source ROS)"
+    )
+    from launch_files import Installed
+
+    return Installed(tmp_path / "prefix", repo)
+
+
+@pytest.fixture
 def tf_messages(monkeypatch):
     """No tf2_ros, and a tf2_msgs whose TFMessage is one TransformStamped: the real package is not on PyPI."""
     from geometry_msgs.msg import TransformStamped

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from launch_files import Installed
 from parameter_files import declared
 
 rclpy = pytest.importorskip(
@@ -104,13 +103,6 @@ def test_unquoted_on_would_be_refused(tmp_path):
 
 class TestLaunch:
     """Needs launch_ros; the probe stands where the node is and tells what reached it."""
-
-    @pytest.fixture
-    def installed(self, tmp_path, repo):
-        pytest.importorskip(
-            "launch_ros", reason="needs launch_ros (make venv installs a stand-in; on a ROS machine source ROS)"
-        )
-        return Installed(tmp_path / "prefix", repo)
 
     @pytest.mark.parametrize("camera", ["azure_kinect", "pmd_tof"])
     def test_camera_brings_topics_and_parameters(self, installed, table, camera, defaults):

@@ -15,18 +15,13 @@ pytest.importorskip(
 )
 rclpy = pytest.importorskip("rclpy")
 from launch.launch_description_sources import get_launch_description_from_python_launch_file  # noqa: E402
-from launch_files import PROBE, PROFILE_VARIABLES, Installed  # noqa: E402
+from launch_files import PROBE, PROFILE_VARIABLES  # noqa: E402
 
 NODE_ARGUMENTS = {
     "camera",
     "params_file", "namespace", "color_image", "color_info", "depth_image", "depth_info", "weights", "device", "use_sim_time",
     "log_level",
 }  # fmt: skip
-
-
-@pytest.fixture
-def installed(tmp_path, repo):
-    return Installed(tmp_path / "prefix", repo)
 
 
 def test_defaults(installed):

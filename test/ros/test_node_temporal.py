@@ -1,5 +1,7 @@
 """The node's results over time: fused where the camera's pose is known, from /tf at the images' time."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -106,3 +108,28 @@ def test_sigma_of_what_is_fused_is_published(bench):
     # These weights have no head.
     assert not b.out[SIGMA]
     assert len(b.out[INFO]) == 2
+
+
+def test_late_transforms_are_waited_for_again_after_a_wait_in_vain(ros, tf_messages, monkeypatch):
+    import rclpy
+
+    from d2a2_ros import transforms
+
+    monkeypatch.setattr(transforms, "_POSE_PAUSE", 0.3)
+    source = transforms.ExtrinsicsSource(rclpy.create_node("poses"), (), 0.0, poses=True)
+    asked, calls = {}, []
+
+    def lookup(target, source, stamp_ns):
+        """What /tf knows: nothing of stamp 1, others a moment after they are first asked for."""
+        calls.append(stamp_ns)
+        first = asked.setdefault(stamp_ns, time.monotonic())
+        late = stamp_ns > 1 and time.monotonic() - first > 0.03
+        return ((0.0, 0.0, float(stamp_ns)), (0.0, 0.0, 0.0, 1.0)) if late else None
+
+    source._tf = lookup
+    assert source.pose("map", "camera", 1) is None
+    assert source.pose("map", "camera", 2) is None
+    assert calls.count(2) == 1 < calls.count(1)
+    time.sleep(0.35)
+    for stamp in (3, 4, 5):
+        assert source.pose("map", "camera", stamp)[2, 3] == stamp

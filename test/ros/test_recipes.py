@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from launch_files import Installed, probe
+from launch_files import probe
 from parameter_files import declared
 
 rclpy = pytest.importorskip(
@@ -228,13 +228,6 @@ def test_pages_say_what_was_read_and_what_was_not_tried(name):
 
 class TestLaunch:
     """Needs launch_ros. Probes stand where our node and the other packages' are, and tell what reached them."""
-
-    @pytest.fixture
-    def installed(self, tmp_path, repo):
-        pytest.importorskip(
-            "launch_ros", reason="needs launch_ros (make venv installs a stand-in; on a ROS machine source ROS)"
-        )
-        return Installed(tmp_path / "prefix", repo)
 
     def start(self, installed, name, *arguments):
         for package, executable, topics in THEIR_TOPICS[name]:

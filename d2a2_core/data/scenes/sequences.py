@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
 from d2a2_core.data.scenes.generate import closed, models_of, random_intrinsics
@@ -30,6 +31,7 @@ from d2a2_core.data.sensors.tof import simulate_tof
 from d2a2_core.depth.units import to_millimetres
 from d2a2_core.documents import check_schema, read_json
 from d2a2_core.files import check_outputs, is_our_png, replacing, write_png
+from d2a2_core.geometry import Extrinsics
 
 MOTIONS = ("still", "camera", "object")
 DEPTH_SCALE = 4
@@ -180,13 +182,7 @@ def camera_path(start: np.ndarray, count: int, rng: np.random.Generator) -> list
 
 def motion(step: np.ndarray, turn: np.ndarray) -> np.ndarray:
     """(4, 4) of a step (3,) in metres after a turn (3,), the rotation vector in radians."""
-    angle = float(np.linalg.norm(turn))
-    x, y, z = turn / max(angle, 1e-12)
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    matrix = np.eye(4)
-    matrix[:3, :3] += np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
-    matrix[:3, 3] = step
-    return matrix
+    return Extrinsics(Rotation.from_rotvec(turn).as_matrix(), step).matrix
 
 
 def passing_box(
