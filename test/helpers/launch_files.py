@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 
 # What `ros2 launch` does, less its command line.
 LAUNCH = """
-import sys
+import signal, sys
+# A shell's background jobs ignore it, and all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from launch import LaunchDescription, LaunchService
 from launch.actions import IncludeLaunchDescription
 file, *arguments = sys.argv[1:]
@@ -82,8 +86,17 @@ class Installed:
         env["ROS_LOG_DIR"] = str(self.prefix / "log")
         return subprocess.Popen(
             [sys.executable, "-c", LAUNCH, str(self.share / "launch" / file), *arguments],
-            env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         )  # fmt: skip
+
+    def end(self, process: subprocess.Popen) -> str:
+        """Ends what was launched as Ctrl-C does; returns its output. Nothing of it is left, whatever happens."""
+        try:
+            process.send_signal(signal.SIGINT)
+            return process.communicate(timeout=60)[0]
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
     def probe(self, file: str, *arguments: str, **environment: str) -> dict[str, dict]:
         """Launches with probes for our executables; returns what each probe saw, those installed before too."""

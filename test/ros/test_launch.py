@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import time
 from pathlib import Path
@@ -139,8 +138,7 @@ def test_demo_passes_pairs(installed, tmp_path, repo, tiny_weights):
     try:
         depth = _first_depth(f"{namespace}/depth_upsampled/image_raw", process)
     finally:
-        process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+        output = installed.end(process)
     assert depth is not None, output
     assert (depth.width, depth.height, depth.encoding) == (64, 48, "32FC1")
     assert process.returncode == 0, output
